@@ -1,0 +1,135 @@
+import type { DType } from './dtype.ts';
+import { DTYPE_BYTES } from './dtype.ts';
+import type { Shape, Storage, Tensor } from './tensor.ts';
+import { sizeOf } from './tensor.ts';
+
+/** What the arena asks of its back-end. */
+export interface ArenaHost<S extends Storage> {
+  /** One chunk of scratch memory. */
+  chunk(bytes: number): S;
+  release(storage: S): void;
+  /** A tensor over a chunk; `offset` is in elements. */
+  tensor(storage: S, shape: Shape, dtype: DType, offset: number): Tensor;
+}
+
+/** Every tensor of the arena starts on such a boundary: a cache line, and more than any SIMD width. */
+const ALIGN = 128;
+
+/**
+ * Scratch memory of a step. Tensors taken inside a scope die together at its end, and the same sequence of shapes gets
+ * the same memory and the same `Tensor` objects again: a decode step allocates nothing.
+ */
+export class Arena<S extends Storage> {
+  readonly #host: ArenaHost<S>;
+  readonly #chunkBytes: number;
+  readonly #chunks: S[] = [];
+  readonly #tensors: Tensor[] = [];
+  #depth = 0;
+  #chunk = 0;
+  #used = 0;
+  #next = 0;
+
+  constructor(host: ArenaHost<S>, chunkBytes: number) {
+    this.#host = host;
+    this.#chunkBytes = chunkBytes;
+  }
+
+  get active(): boolean {
+    return this.#depth > 0;
+  }
+
+  /** Bytes of all chunks held. */
+  get bytes(): number {
+    return this.#chunks.reduce((n, c) => n + c.bytes, 0);
+  }
+
+  scope(body: () => void): void {
+    const chunk = this.#chunk;
+    const used = this.#used;
+    const next = this.#next;
+    this.#depth++;
+    try {
+      body();
+    } finally {
+      this.#depth--;
+      this.#chunk = chunk;
+      this.#used = used;
+      this.#next = next;
+    }
+  }
+
+  /** `[rows, width]` in f32; reuses the tensor object of an earlier pass. */
+  rows(rows: number, width: number): Tensor {
+    const at = this.#reserve(rows * width * 4) >> 2;
+    const seen = this.#tensors[this.#next];
+    const storage = this.#chunks[this.#chunk] as S;
+    if (
+      seen !== undefined &&
+      seen.storage === storage &&
+      seen.offset === at &&
+      seen.dtype === 'f32' &&
+      seen.shape.length === 2 &&
+      seen.shape[0] === rows &&
+      seen.shape[1] === width
+    ) {
+      this.#next++;
+      return seen;
+    }
+    return this.#remember(this.#host.tensor(storage, [rows, width], 'f32', at));
+  }
+
+  take(shape: Shape, dtype: DType): Tensor {
+    const width = DTYPE_BYTES[dtype];
+    const at = this.#reserve(sizeOf(shape) * width) / width;
+    const storage = this.#chunks[this.#chunk] as S;
+    const seen = this.#tensors[this.#next];
+    if (
+      seen !== undefined &&
+      seen.storage === storage &&
+      seen.offset === at &&
+      seen.dtype === dtype &&
+      same(seen.shape, shape)
+    ) {
+      this.#next++;
+      return seen;
+    }
+    return this.#remember(this.#host.tensor(storage, [...shape], dtype, at));
+  }
+
+  /** Returns all chunks; no scope may be open. */
+  dispose(): void {
+    for (const c of this.#chunks) this.#host.release(c);
+    this.#chunks.length = 0;
+    this.#tensors.length = 0;
+    this.#chunk = this.#used = this.#next = 0;
+  }
+
+  #remember(t: Tensor): Tensor {
+    this.#tensors[this.#next++] = t;
+    return t;
+  }
+
+  /** Byte position in the current chunk, which may have moved on to a later one. */
+  #reserve(bytes: number): number {
+    const rounded = Math.ceil(Math.max(bytes, 1) / ALIGN) * ALIGN;
+    for (;;) {
+      const chunk = this.#chunks[this.#chunk];
+      if (chunk === undefined) {
+        this.#chunks.push(this.#host.chunk(Math.max(this.#chunkBytes, rounded)));
+      } else if (this.#used + rounded <= chunk.bytes) {
+        const at = this.#used;
+        this.#used += rounded;
+        return at;
+      } else {
+        this.#chunk++;
+        this.#used = 0;
+      }
+    }
+  }
+}
+
+function same(a: Shape, b: Shape): boolean {
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
+}

@@ -1,0 +1,325 @@
+/** The boundary every back-end implements. Types only, plus the two handle classes that models hold. */
+import type { DType, StorageType, TypedArray } from './dtype.ts';
+import type { Shape, Tensor } from './tensor.ts';
+import type { Weight } from './weight.ts';
+
+// ---------------------------------------------------------------------------------------------------------------- //
+// Weights and caches: opaque to everything above.
+
+/** Rows of one storage type, read in the checkpoint's own layout. */
+export interface RawSection {
+  readonly type: StorageType;
+  readonly rows: number;
+  /** Fills `target` (`rows * rowBytes`, may be shared memory) with rows `[first, first + rows)`. */
+  readRows(first: number, rows: number, target: Uint8Array): Promise<void>;
+}
+
+/** A matrix `[out, in]` as a checkpoint stores it; merged projections are several sections below one another. */
+export interface RawWeight {
+  readonly name: string;
+  readonly shape: readonly [number, number];
+  readonly sections: readonly RawSection[];
+}
+
+/** A back-end's private form of a matrix, behind a `Weight` handle. */
+export interface WeightData {
+  readonly bytes: number;
+  /** Formats of its sections, for reports: `Q4_1`, `F16`, … */
+  readonly formats: readonly string[];
+  dispose(): void;
+}
+
+export interface KvSpec {
+  readonly kvHeads: number;
+  readonly keyDim: number;
+  readonly valueDim: number;
+  readonly dtype: 'f32' | 'f16';
+}
+
+/** Keys and values of one layer in `blocks` blocks of `blockSize` positions; the layout is the back-end's own. */
+export interface KvCache {
+  readonly spec: KvSpec;
+  readonly blocks: number;
+  readonly blockSize: number;
+  readonly bytes: number;
+  dispose(): void;
+}
+
+/**
+ * Where the packed rows of a step belong. Sequence `s` owns rows `[seqStart[s], seqStart[s + 1])`, which are the last
+ * positions of its `kvLen[s]` cached ones. Tensors hold at least as many entries as counted here; `host` mirrors them.
+ */
+export interface Batch {
+  rows: number;
+  sequences: number;
+  /** Entries of one row of `blockTable`. */
+  blocksPerSequence: number;
+  readonly tokens: Tensor;
+  readonly positions: Tensor;
+  /** Row → cache slot: `block * blockSize + offset`. */
+  readonly slots: Tensor;
+  readonly seqStart: Tensor;
+  readonly kvLen: Tensor;
+  /** `[sequences, blocksPerSequence]` block numbers, in order of position. */
+  readonly blockTable: Tensor;
+  /** Rows whose logits are wanted. */
+  readonly logitRows: Tensor;
+  logitCount: number;
+  readonly host: {
+    readonly tokens: Int32Array;
+    readonly positions: Int32Array;
+    readonly slots: Int32Array;
+    readonly seqStart: Int32Array;
+    readonly kvLen: Int32Array;
+    readonly blockTable: Int32Array;
+    readonly logitRows: Int32Array;
+    /** Tokens each sequence is known to have, computed or not (rope kinds that depend on the length ask for it). */
+    readonly knownLen: Int32Array;
+  };
+}
+
+// ---------------------------------------------------------------------------------------------------------------- //
+// Ops. `core/ops.ts` checks shapes and allocates `out`; kernels only compute. Option objects are made once, at build.
+
+export type UnaryKind =
+  | 'neg'
+  | 'abs'
+  | 'square'
+  | 'sqrt'
+  | 'rsqrt'
+  | 'reciprocal'
+  | 'exp'
+  | 'log'
+  | 'sin'
+  | 'cos'
+  | 'tanh'
+  | 'erf'
+  | 'sigmoid'
+  | 'softplus'
+  | 'floor'
+  | 'round'
+  | 'sign'
+  | Activation
+  /** `a * x + b` */
+  | 'affine'
+  /** `min(max(x, a), b)` */
+  | 'clamp'
+  /** `a * tanh(x / a)` */
+  | 'softcap';
+
+export type Activation = 'silu' | 'gelu' | 'geluTanh' | 'geluQuick' | 'relu' | 'relu2';
+export type BinaryKind = 'add' | 'sub' | 'mul' | 'div' | 'max' | 'min' | 'pow' | 'less' | 'equal';
+export type ReduceKind = 'sum' | 'mean' | 'max' | 'min' | 'argmax';
+export type NormKind = 'rms' | 'layer' | 'group' | 'l2';
+
+export interface LinearOptions {
+  readonly bias?: Tensor | undefined;
+  /** Adds to `out` instead of overwriting it (the residual connection). */
+  readonly accumulate?: boolean | undefined;
+}
+
+export interface NormOptions {
+  readonly kind: NormKind;
+  readonly eps: number;
+  readonly weight?: Tensor | undefined;
+  readonly bias?: Tensor | undefined;
+  /** Multiplies by `1 + weight` (Gemma). */
+  readonly plusOne?: boolean | undefined;
+  /** Parts the row is cut into, each normalised on its own; 1 when absent. */
+  readonly groups?: number | undefined;
+}
+
+export interface GluOptions {
+  readonly activation: Activation;
+  /** Clamped, scaled variant: `gate' = min(gate, limit)`, `up' = clamp(up, ±limit)`, `gate' σ(alpha gate') (up' + 1)`. */
+  readonly clamped?: { readonly alpha: number; readonly limit: number } | undefined;
+  /** Gate and up columns alternate instead of lying in two halves. */
+  readonly interleaved?: boolean | undefined;
+}
+
+export interface RopeOptions {
+  readonly headDim: number;
+  /** First dimensions of each head that rotate. */
+  readonly rotaryDim: number;
+  /** Rotates neighbouring pairs instead of the two halves. */
+  readonly interleaved: boolean;
+}
+
+/** How a fused q/k/v row `[(heads + kvHeads) * headDim + kvHeads * valueDim]` becomes queries and cache entries. */
+export interface QkvOptions {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly valueDim: number;
+  readonly rope?: RopeOptions | undefined;
+  /** Per-head norms of queries and keys, over `headDim`. */
+  readonly qNorm?: NormOptions | undefined;
+  readonly kNorm?: NormOptions | undefined;
+  readonly normAfterRope?: boolean | undefined;
+}
+
+export interface AttentionOptions {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly valueDim: number;
+  readonly scale: number;
+  /** A query sees itself and the `window - 1` positions before it. */
+  readonly window?: number | undefined;
+  /** `softcap * tanh(score / softcap)` before the softmax. */
+  readonly softcap?: number | undefined;
+  /** One logit per head that joins the softmax denominator only. */
+  readonly sinks?: Tensor | undefined;
+}
+
+/** Attention over explicit `[rows, heads * dim]` keys and values, for encoders: no cache, optional additive mask. */
+export interface DenseAttentionOptions {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly valueDim: number;
+  readonly scale: number;
+  readonly causal?: boolean | undefined;
+  readonly softcap?: number | undefined;
+}
+
+export interface ConvOptions {
+  /** One entry per spatial axis (1, 2 or 3 of them). */
+  readonly stride: readonly number[];
+  readonly padding: readonly number[];
+  readonly dilation: readonly number[];
+  readonly groups: number;
+  readonly bias?: Tensor | undefined;
+}
+
+export interface PoolOptions {
+  readonly kind: 'max' | 'mean';
+  readonly size: readonly number[];
+  readonly stride: readonly number[];
+}
+
+export interface ResizeOptions {
+  readonly mode: 'nearest' | 'bilinear' | 'bicubic';
+  readonly alignCorners: boolean;
+}
+
+/** What a new back-end must have. `out` may alias `x` (or `a`) in elementwise ops. */
+export interface RequiredOps {
+  /** `a`, `b` are the parameters of `affine`, `clamp` and `softcap`. */
+  unary(kind: UnaryKind, out: Tensor, x: Tensor, a: number, b: number): void;
+  /** `y` has the size of `x`, or is one row `[width]`, one column `[rows, 1]`, or one element. */
+  binary(kind: BinaryKind, out: Tensor, x: Tensor, y: Tensor): void;
+  /** `condition` (f32, non-zero is true) has the size of `x` and `y`. */
+  select(out: Tensor, condition: Tensor, x: Tensor, y: Tensor): void;
+  cast(out: Tensor, x: Tensor): void;
+  /** Entries `start, start + step, …` of `axis`; `out.shape` tells how many. */
+  slice(out: Tensor, x: Tensor, axis: number, start: number, step: number): void;
+  concat(out: Tensor, xs: readonly Tensor[], axis: number): void;
+  permute(out: Tensor, x: Tensor, axes: readonly number[]): void;
+  /** Repeats axes of size 1. */
+  expand(out: Tensor, x: Tensor): void;
+  /** `before[i]` entries of `value` in front of axis `i`; `out.shape` tells how many follow. */
+  pad(out: Tensor, x: Tensor, before: readonly number[], value: number): void;
+  /** Along `axis`; `argmax` writes i32. */
+  reduce(kind: ReduceKind, out: Tensor, x: Tensor, axis: number): void;
+  cumsum(out: Tensor, x: Tensor, axis: number): void;
+  /** The `k` largest of each row in falling order, ties by lower index; `indices` is i32. */
+  topk(values: Tensor, indices: Tensor, x: Tensor, k: number): void;
+  /** `out[r] = table[ids[r]]`; a `Weight` table is dequantized. `ids` is i32. */
+  gatherRows(out: Tensor, table: Tensor | Weight, ids: Tensor): void;
+  /** `out[ids[r]] = x[r]`, or `+=` in row order when `accumulate`. */
+  scatterRows(out: Tensor, x: Tensor, ids: Tensor, accumulate: boolean): void;
+  /** `[…, m, k] × […, k, n]`, or `[…, n, k]` when `transposed`. Leading axes are equal. */
+  matmul(out: Tensor, a: Tensor, b: Tensor, transposed: boolean): void;
+  /** `out = x Wᵀ (+ bias)`, `x` `[rows, in]`. */
+  linear(out: Tensor, x: Tensor, w: Weight, options: LinearOptions): void;
+  /** `x` `[batch, channels, …spatial]`, `w` `[out, channels / groups, …kernel]`. */
+  conv(out: Tensor, x: Tensor, w: Tensor, options: ConvOptions): void;
+  /** Last two axes of `[batch, channels, height, width]`. */
+  resize(out: Tensor, x: Tensor, options: ResizeOptions): void;
+}
+
+/** Composed from the required ops where a back-end lacks them (`core/composed.ts`). */
+export interface OptionalOps {
+  norm(out: Tensor, x: Tensor, options: NormOptions): void;
+  /** `residual += x`, then `out = norm(residual)`. */
+  addNorm(out: Tensor, residual: Tensor, x: Tensor, options: NormOptions): void;
+  /** Over the last axis, after `scale * x (+ mask)`; `mask` has the size of `x` or of one row. */
+  softmax(out: Tensor, x: Tensor, scale: number, mask: Tensor | undefined): void;
+  /** `x` holds gate and up: `[rows, 2 * width] → [rows, width]`. */
+  glu(out: Tensor, x: Tensor, options: GluOptions): void;
+  /** In place on `x` `[rows, heads * headDim]`. `cosSin` is `[rows, rotaryDim]`: cosines, then sines. */
+  rope(x: Tensor, cosSin: Tensor, options: RopeOptions): void;
+  createKvCache(spec: KvSpec, blocks: number, blockSize: number): KvCache;
+  /** Norms, rotates and splits: queries go to `q` `[rows, heads * headDim]`, keys and values into the cache. */
+  qkvStore(q: Tensor, qkv: Tensor, cosSin: Tensor | undefined, cache: KvCache, batch: Batch, options: QkvOptions): void;
+  /** Causal attention of every sequence over its cached positions. `out` is `[rows, heads * valueDim]`. */
+  attention(out: Tensor, q: Tensor, cache: KvCache, batch: Batch, options: AttentionOptions): void;
+  denseAttention(
+    out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | undefined,
+    options: DenseAttentionOptions,
+  ): void;
+  /**
+   * `out[r * k + j] = x[…] W[experts[r, j]]ᵀ` for i32 `experts` `[rows, k]`; `x` has `rows` rows or `rows * k` of them.
+   * `w` stacks the matrices of `expertCount` experts below one another.
+   */
+  linearExperts(out: Tensor, x: Tensor, w: Weight, experts: Tensor, expertCount: number): void;
+  convTranspose(out: Tensor, x: Tensor, w: Tensor, options: ConvOptions): void;
+  pool(out: Tensor, x: Tensor, options: PoolOptions): void;
+}
+
+export type Ops = RequiredOps & Partial<OptionalOps>;
+
+export interface BackendInfo {
+  readonly name: string;
+  readonly threads: number;
+  /** `relaxed`, `simd`, `off`, or the adapter's name. */
+  readonly simd: string;
+  /** Why this variant was chosen. */
+  readonly reason: string;
+}
+
+export interface Backend {
+  readonly name: string;
+  readonly info: BackendInfo;
+  readonly ops: Ops;
+  /** From the arena inside `scope`, else persistent (until `free`). Contents are undefined. */
+  alloc(shape: Shape, dtype?: DType): Tensor;
+  /** `alloc([rows, width], 'f32')` without allocating in JavaScript once the arena has seen the sequence of shapes. */
+  allocRows(rows: number, width: number): Tensor;
+  /** A persistent tensor outside any scope. */
+  persistent(shape: Shape, dtype?: DType): Tensor;
+  /** A persistent tensor with the given contents. */
+  upload(data: TypedArray, shape: Shape, dtype?: DType): Tensor;
+  /** Writes host data into `target`. No enqueued op may still touch the target: write between steps. */
+  write(target: Tensor, data: TypedArray, count?: number): void;
+  /** Everything allocated inside `body` returns to the arena when it ends. Scopes nest. */
+  scope(body: () => void): void;
+  /** Runs what is enqueued and copies a tensor to the host: the only await of a step. */
+  read(t: Tensor): Promise<TypedArray>;
+  /**
+   * Like `read`, but may return a view of the back-end's own memory, valid until the next op is enqueued. Allocates
+   * nothing where the back-end can.
+   */
+  view(t: Tensor): Promise<TypedArray>;
+  /** Runs what is enqueued. */
+  flush(): Promise<void>;
+  free(t: Tensor): void;
+  loadWeight(raw: RawWeight): Promise<WeightData>;
+  /** Bytes held: weights, caches and other persistent tensors, and the arena. */
+  memory(): { readonly persistent: number; readonly arena: number };
+  dispose(): Promise<void>;
+}
+
+/** Options of `createBackend`. */
+export interface BackendOptions {
+  readonly threads?: number | 'auto' | undefined;
+  readonly simd?: 'auto' | 'relaxed' | 'simd' | 'off' | undefined;
+  /** Same floats in every engine: no fused multiply-add. */
+  readonly strict?: boolean | undefined;
+  readonly adapter?: string | undefined;
+}
