@@ -1,0 +1,57 @@
+/** What core needs from models. Types only. */
+import type { Backend, Batch, KvCache, KvSpec } from './backend.ts';
+import type { Tensor } from './tensor.ts';
+import type { Weights } from './weights.ts';
+
+/** Everything one forward pass may look at besides the residual stream. */
+export interface Step {
+  readonly backend: Backend;
+  readonly batch: Batch;
+  /** By the index that `Weights.declareCache` gave out. */
+  readonly caches: readonly KvCache[];
+  /** `[rows, rotaryDim]` cosines and sines, by the index that `Weights.declareRope` gave out. */
+  readonly cosSin: readonly Tensor[];
+  /** Names intermediates, to find the layer where a result goes wrong. */
+  readonly trace?: ((name: string, t: Tensor) => void) | undefined;
+}
+
+/**
+ * Reads the normalised stream and returns what to add to the residual one. With `residual` it adds the result there
+ * itself (one op instead of two) and returns `residual`.
+ */
+export type Mixer = (x: Tensor, s: Step, residual?: Tensor) => Tensor;
+
+/** Updates the residual stream in place. */
+export type Layer = (x: Tensor, s: Step) => void;
+
+/** Rotary position embedding, computed on the host once per step and row. */
+export interface Rope {
+  readonly rotaryDim: number;
+  /** Two ropes of one key are the same table. */
+  readonly key: string;
+  /** Writes `rotaryDim / 2` cosines, then as many sines, at `out[at]`; `length` is the known length of the sequence. */
+  fill(out: Float32Array, at: number, position: number, length: number): void;
+}
+
+/** A causal language model, ready to run. */
+export interface Decoder {
+  readonly vocab: number;
+  readonly hidden: number;
+  /** Positions the model was made for. */
+  readonly maxPositions: number;
+  readonly caches: readonly KvSpec[];
+  readonly ropes: readonly Rope[];
+  /** Logits `[batch.logitCount, vocab]` of the wanted rows; call inside `backend.scope`. */
+  forward(step: Step): Tensor;
+}
+
+/** An architecture: names it goes by, its configuration, and how weights become a decoder. */
+export interface Arch<C = unknown> {
+  /** `architectures` entries of config.json. */
+  readonly hf: readonly string[];
+  /** `general.architecture` values of GGUF files. */
+  readonly gguf: readonly string[];
+  /** Parses the configuration; throws `ConfigError` naming the path of a bad value. */
+  config(raw: unknown): C;
+  build(w: Weights, config: C): Decoder;
+}

@@ -1,0 +1,320 @@
+/** From a checkpoint to named weights: the cursor that models read through, and the load that fills what they asked for. */
+import type { Backend, KvSpec, RawSection } from './backend.ts';
+import type { StorageType, StorageTypeName } from './dtype.ts';
+import { rowBytes, storageType } from './dtype.ts';
+import { AbortError, WeightError } from './errors.ts';
+import type { Rope } from './model.ts';
+import type { Shape, Tensor } from './tensor.ts';
+import { sizeOf } from './tensor.ts';
+import { Weight } from './weight.ts';
+
+/** One tensor of a checkpoint under its Hugging Face name, readable by rows of the last axis. */
+export interface SourceTensor {
+  readonly name: string;
+  readonly type: StorageType;
+  readonly shape: Shape;
+  /** Where it lies, so that loading reads files front to back. */
+  readonly order: number;
+  readRows(first: number, rows: number, target: Uint8Array): Promise<void>;
+}
+
+/** A checkpoint seen through Hugging Face names; GGUF names and row orders are translated behind it. */
+export interface WeightSource {
+  get(name: string): SourceTensor | undefined;
+  names(): Iterable<string>;
+}
+
+/** The part of the quantization formats that loading needs. */
+export interface Codec {
+  dequantizeInto(
+    type: StorageTypeName,
+    bytes: Uint8Array,
+    byteOffset: number,
+    out: Float32Array,
+    outOffset: number,
+    elements: number,
+  ): void;
+}
+
+export interface LoadProgress {
+  readonly done: number;
+  readonly total: number;
+  readonly item: string;
+}
+
+interface Job {
+  readonly order: number;
+  readonly bytes: number;
+  readonly name: string;
+  run(): Promise<void>;
+}
+
+/** What a build shares between all its cursors. */
+interface Build {
+  readonly backend: Backend;
+  readonly source: WeightSource;
+  readonly codec: Codec;
+  readonly dtype: 'auto' | 'f32';
+  readonly used: Set<string>;
+  readonly weights: Map<string, Weight>;
+  readonly tensors: Map<string, Tensor>;
+  readonly jobs: Job[];
+  readonly caches: KvSpec[];
+  readonly ropes: Rope[];
+}
+
+export interface WeightsOptions {
+  readonly backend: Backend;
+  readonly source: WeightSource;
+  readonly codec: Codec;
+  /** `f32` expands every weight, for exact arithmetic; `auto` keeps the stored formats. */
+  readonly dtype?: 'auto' | 'f32';
+}
+
+/**
+ * A cursor into a checkpoint: `w.at('layers', 3).matrix('q_proj.weight')`. Asking for a tensor registers it; `load`
+ * then reads all of them once, in file order. What nobody asked for is reported by `unused`.
+ */
+export class Weights {
+  readonly #build: Build;
+  readonly #prefix: string;
+
+  private constructor(build: Build, prefix: string) {
+    this.#build = build;
+    this.#prefix = prefix;
+  }
+
+  static open(options: WeightsOptions): Weights {
+    const { backend, source, codec, dtype = 'auto' } = options;
+    const build: Build = {
+      backend,
+      source,
+      codec,
+      dtype,
+      used: new Set(),
+      weights: new Map(),
+      tensors: new Map(),
+      jobs: [],
+      caches: [],
+      ropes: [],
+    };
+    return new Weights(build, '');
+  }
+
+  at(...path: readonly (string | number)[]): Weights {
+    return new Weights(this.#build, `${this.#prefix}${path.join('.')}.`);
+  }
+
+  get backend(): Backend {
+    return this.#build.backend;
+  }
+
+  has(name: string): boolean {
+    return this.#build.source.get(this.#prefix + name) !== undefined;
+  }
+
+  /** Shape of a tensor, without asking for it. */
+  shapeOf(name: string): Shape {
+    return this.#find(name).shape;
+  }
+
+  /** A small tensor (norm weight, bias), as f32. `transform` changes the values in place while loading. */
+  tensor(name: string, shape?: Shape, transform?: (values: Float32Array) => void): Tensor {
+    const source = this.#find(name);
+    const seen = this.#build.tensors.get(source.name);
+    if (seen) return seen;
+    if (shape && sizeOf(shape) !== sizeOf(source.shape)) throw wrongShape(source, shape);
+    const tensor = this.backend.persistent(shape ?? source.shape, 'f32');
+    this.#build.tensors.set(source.name, tensor);
+    this.#job(source, async () => {
+      const values = await readValues(source, this.#build.codec);
+      transform?.(values);
+      this.backend.write(tensor, values);
+    });
+    return tensor;
+  }
+
+  /** The tensor if the checkpoint has it. */
+  optional(name: string, shape?: Shape): Tensor | undefined {
+    return this.has(name) ? this.tensor(name, shape) : undefined;
+  }
+
+  /** A matrix in its stored format. Every axis but the last counts as rows. */
+  matrix(name: string, shape?: readonly [number, number]): Weight {
+    return this.stack([name], shape);
+  }
+
+  /** Matrices of one row length, below one another: one product instead of several. */
+  stack(names: readonly string[], shape?: readonly [number, number]): Weight {
+    const parts = names.map((n) => this.#find(n));
+    return this.matrixOf(parts, shape);
+  }
+
+  /** Like `stack`, for tensors that were reshaped, cut or reordered first. */
+  matrixOf(parts: readonly SourceTensor[], shape?: readonly [number, number]): Weight {
+    const first = parts[0] as SourceTensor;
+    const key = parts.map((p) => p.name).join('+');
+    const seen = this.#build.weights.get(key);
+    if (seen) return seen;
+    const width = first.shape[first.shape.length - 1] as number;
+    let out = 0;
+    for (const p of parts) {
+      if (p.shape[p.shape.length - 1] !== width) throw wrongShape(p, [sizeOf(p.shape) / width, width]);
+      out += sizeOf(p.shape) / width;
+    }
+    if (shape && (shape[0] !== out || shape[1] !== width)) {
+      throw new WeightError(
+        `tensor "${key}": expected shape [${shape}], got [${out},${width}]; check the configuration`,
+      );
+    }
+    const weight = new Weight(key, [out, width]);
+    this.#build.weights.set(key, weight);
+    const sections = parts.map((p) => this.#section(p));
+    this.#job(
+      { name: key, order: Math.min(...parts.map((p) => p.order)), bytes: parts.reduce((n, p) => n + bytesOf(p), 0) },
+      async () => weight.replace(await this.backend.loadWeight({ name: key, shape: [out, width], sections })),
+    );
+    return weight;
+  }
+
+  /** The source of a tensor, marked as used: for `matrixOf`. */
+  source(name: string): SourceTensor {
+    return this.#find(name);
+  }
+
+  /** Reserves a key/value cache for one layer; the number finds it in `Step.caches`. */
+  declareCache(spec: KvSpec): number {
+    return this.#build.caches.push(spec) - 1;
+  }
+
+  /** Registers a rotary embedding; equal ones share their number, which finds it in `Step.cosSin`. */
+  declareRope(rope: Rope): number {
+    const at = this.#build.ropes.findIndex((r) => r.key === rope.key);
+    return at >= 0 ? at : this.#build.ropes.push(rope) - 1;
+  }
+
+  get caches(): readonly KvSpec[] {
+    return this.#build.caches;
+  }
+
+  get ropes(): readonly Rope[] {
+    return this.#build.ropes;
+  }
+
+  /** All weight handles by name. */
+  get weights(): ReadonlyMap<string, Weight> {
+    return this.#build.weights;
+  }
+
+  /** Tensors nobody asked for. */
+  unused(): string[] {
+    return [...this.#build.source.names()].filter((n) => !this.#build.used.has(n));
+  }
+
+  /** Marks tensors that are known and not needed (a stored rotary table, say). */
+  ignore(pattern: RegExp): void {
+    for (const n of this.#build.source.names()) if (pattern.test(n)) this.#build.used.add(n);
+  }
+
+  /** Reads everything asked for, once, front to back. On failure all memory taken is returned. */
+  async load(options: { onProgress?: (p: LoadProgress) => void; signal?: AbortSignal } = {}): Promise<void> {
+    const jobs = this.#build.jobs.sort((a, b) => a.order - b.order);
+    const total = jobs.reduce((n, j) => n + j.bytes, 0);
+    let done = 0;
+    try {
+      for (const job of jobs) {
+        if (options.signal?.aborted) throw new AbortError('loading was cancelled', { cause: options.signal.reason });
+        await job.run();
+        done += job.bytes;
+        options.onProgress?.({ done, total, item: job.name });
+      }
+    } catch (error) {
+      this.dispose();
+      throw error;
+    }
+    jobs.length = 0;
+  }
+
+  /** Returns all weights and tensors. */
+  dispose(): void {
+    for (const w of this.#build.weights.values()) w.dispose();
+    for (const t of this.#build.tensors.values()) t.dispose();
+    this.#build.weights.clear();
+    this.#build.tensors.clear();
+  }
+
+  #find(name: string): SourceTensor {
+    const full = this.#prefix + name;
+    const found = this.#build.source.get(full);
+    if (!found) throw missing(full, this.#build.source);
+    this.#build.used.add(full);
+    return found;
+  }
+
+  #job(at: { name: string; order: number; bytes?: number } & Partial<SourceTensor>, run: () => Promise<void>): void {
+    const bytes = at.bytes ?? bytesOf(at as SourceTensor);
+    this.#build.jobs.push({ name: at.name, order: at.order, bytes, run });
+  }
+
+  #section(part: SourceTensor): RawSection {
+    const width = part.shape[part.shape.length - 1] as number;
+    const rows = sizeOf(part.shape) / width;
+    if (this.#build.dtype === 'auto' || part.type.name === 'F32') {
+      return { type: part.type, rows, readRows: (first, n, target) => part.readRows(first, n, target) };
+    }
+    const codec = this.#build.codec;
+    const stored = storedRowBytes(part);
+    return {
+      type: storageType('F32'),
+      rows,
+      async readRows(first, n, target) {
+        const bytes = new Uint8Array(n * stored);
+        await part.readRows(first, n, bytes);
+        const values = new Float32Array(n * width);
+        codec.dequantizeInto(part.type.name, bytes, 0, values, 0, n * width);
+        target.set(new Uint8Array(values.buffer));
+      },
+    };
+  }
+}
+
+/** Bytes of one row (last axis) as stored. */
+export function storedRowBytes(t: SourceTensor): number {
+  const width = t.shape[t.shape.length - 1] as number;
+  const bytes = rowBytes(t.type, width);
+  if (bytes === undefined) {
+    throw new WeightError(
+      `tensor "${t.name}": expected rows in whole blocks of ${t.type.blockSize} (${t.type.name}), got rows of ${width}`,
+    );
+  }
+  return bytes;
+}
+
+function bytesOf(t: SourceTensor): number {
+  return (sizeOf(t.shape) / (t.shape[t.shape.length - 1] ?? 1)) * storedRowBytes(t);
+}
+
+/** All values of a tensor as f32. */
+export async function readValues(t: SourceTensor, codec: Codec): Promise<Float32Array> {
+  const width = t.shape[t.shape.length - 1] ?? 1;
+  const rows = sizeOf(t.shape) / width;
+  const bytes = new Uint8Array(rows * storedRowBytes(t));
+  await t.readRows(0, rows, bytes);
+  const values = new Float32Array(rows * width);
+  codec.dequantizeInto(t.type.name, bytes, 0, values, 0, values.length);
+  return values;
+}
+
+function wrongShape(t: SourceTensor, expected: Shape): WeightError {
+  return new WeightError(
+    `tensor "${t.name}": expected shape [${expected}], got [${t.shape}]; the configuration and the weights disagree`,
+  );
+}
+
+function missing(name: string, source: WeightSource): WeightError {
+  const parts = name.split('.');
+  const last = parts.at(-2) ?? name;
+  const near = [...source.names()].filter((n) => n.includes(last)).slice(0, 3);
+  const hint = near.length ? `nearest: ${near.join(', ')}` : 'the checkpoint has no similar name';
+  return new WeightError(`checkpoint has no tensor "${name}"; ${hint}`);
+}
