@@ -1,0 +1,168 @@
+/** Runs a decoder on packed rows: owns the caches and the per-step numbers on the device. */
+import type { Backend, Batch, KvCache } from './backend.ts';
+import { InferenceError, ShapeError } from './errors.ts';
+import type { Decoder, Step } from './model.ts';
+import { createKvCache } from './ops.ts';
+import type { Tensor } from './tensor.ts';
+
+/** The rows of one step, packed without padding; arrays may be longer than what is counted. */
+export interface PackedRows {
+  readonly rows: number;
+  readonly sequences: number;
+  readonly blocksPerSequence: number;
+  readonly logitCount: number;
+  readonly tokens: Int32Array;
+  readonly positions: Int32Array;
+  readonly slots: Int32Array;
+  readonly seqStart: Int32Array;
+  readonly kvLen: Int32Array;
+  readonly knownLen: Int32Array;
+  readonly blockTable: Int32Array;
+  readonly logitRows: Int32Array;
+}
+
+export interface RunnerOptions {
+  /** Key/value blocks per layer, shared by all sequences. */
+  readonly blocks: number;
+  /** Positions per block. */
+  readonly blockSize: number;
+  /** Most rows of one step. */
+  readonly maxRows: number;
+  readonly maxSequences: number;
+  /** Most blocks of one sequence. */
+  readonly maxBlocks: number;
+}
+
+export class DecoderRunner {
+  readonly decoder: Decoder;
+  readonly options: RunnerOptions;
+  readonly #backend: Backend;
+  readonly #caches: KvCache[] = [];
+  readonly #batch: Batch;
+  readonly #cosSin: Tensor[] = [];
+  readonly #angles: Float32Array[] = [];
+  readonly #step: Step;
+  readonly #encode: () => void;
+  #logits: Tensor | undefined;
+
+  constructor(backend: Backend, decoder: Decoder, options: RunnerOptions) {
+    this.decoder = decoder;
+    this.options = options;
+    this.#backend = backend;
+    const { maxRows, maxSequences, maxBlocks } = options;
+    for (const spec of decoder.caches)
+      this.#caches.push(createKvCache(backend, spec, options.blocks, options.blockSize));
+    const numbers = (n: number) => backend.persistent([n], 'i32');
+    const host = (n: number) => new Int32Array(n);
+    this.#batch = {
+      rows: 0,
+      sequences: 0,
+      blocksPerSequence: maxBlocks,
+      logitCount: 0,
+      tokens: numbers(maxRows),
+      positions: numbers(maxRows),
+      slots: numbers(maxRows),
+      seqStart: numbers(maxSequences + 1),
+      kvLen: numbers(maxSequences),
+      blockTable: numbers(maxSequences * maxBlocks),
+      logitRows: numbers(maxRows),
+      host: {
+        tokens: host(maxRows),
+        positions: host(maxRows),
+        slots: host(maxRows),
+        seqStart: host(maxSequences + 1),
+        kvLen: host(maxSequences),
+        blockTable: host(maxSequences * maxBlocks),
+        logitRows: host(maxRows),
+        knownLen: host(maxSequences),
+      },
+    };
+    for (const rope of decoder.ropes) {
+      this.#cosSin.push(backend.persistent([maxRows, rope.rotaryDim], 'f32'));
+      this.#angles.push(new Float32Array(maxRows * rope.rotaryDim));
+    }
+    this.#step = { backend, batch: this.#batch, caches: this.#caches, cosSin: this.#cosSin };
+    this.#encode = () => {
+      this.#logits = this.decoder.forward(this.#step);
+    };
+  }
+
+  /** Bytes of all key/value caches. */
+  get cacheBytes(): number {
+    return this.#caches.reduce((n, c) => n + c.bytes, 0);
+  }
+
+  /**
+   * Logits `[logitCount, vocab]` of the wanted rows. The array may be a view of back-end memory, valid until the next
+   * call. One await; allocates nothing once the shapes have been seen.
+   */
+  async forward(rows: PackedRows): Promise<Float32Array> {
+    this.#load(rows);
+    this.#backend.scope(this.#encode);
+    const logits = this.#logits;
+    if (!logits) throw new InferenceError('forward: the decoder returned no logits');
+    return (await this.#backend.view(logits)) as Float32Array;
+  }
+
+  /** Returns the caches and per-step tensors; the decoder's weights stay. */
+  dispose(): void {
+    for (const c of this.#caches) c.dispose();
+    for (const t of this.#cosSin) t.dispose();
+    const b = this.#batch;
+    for (const t of [b.tokens, b.positions, b.slots, b.seqStart, b.kvLen, b.blockTable, b.logitRows]) t.dispose();
+    this.#caches.length = this.#cosSin.length = 0;
+  }
+
+  #load(rows: PackedRows): void {
+    const { maxRows, maxSequences, maxBlocks } = this.options;
+    if (rows.rows < 1 || rows.rows > maxRows || rows.sequences < 1 || rows.sequences > maxSequences) {
+      throw new ShapeError(
+        `forward: expected 1..${maxRows} rows of 1..${maxSequences} sequences, got ${rows.rows} of ${rows.sequences}`,
+      );
+    }
+    if (rows.blocksPerSequence > maxBlocks) {
+      throw new ShapeError(`forward: expected at most ${maxBlocks} blocks a sequence, got ${rows.blocksPerSequence}`);
+    }
+    const b = this.#batch;
+    const h = b.host;
+    b.rows = rows.rows;
+    b.sequences = rows.sequences;
+    b.blocksPerSequence = rows.blocksPerSequence;
+    b.logitCount = rows.logitCount;
+    copy(h.tokens, rows.tokens, rows.rows);
+    copy(h.positions, rows.positions, rows.rows);
+    copy(h.slots, rows.slots, rows.rows);
+    copy(h.seqStart, rows.seqStart, rows.sequences + 1);
+    copy(h.kvLen, rows.kvLen, rows.sequences);
+    copy(h.knownLen, rows.knownLen, rows.sequences);
+    copy(h.blockTable, rows.blockTable, rows.sequences * rows.blocksPerSequence);
+    copy(h.logitRows, rows.logitRows, rows.logitCount);
+    const backend = this.#backend;
+    backend.write(b.tokens, h.tokens, rows.rows);
+    backend.write(b.positions, h.positions, rows.rows);
+    backend.write(b.slots, h.slots, rows.rows);
+    backend.write(b.seqStart, h.seqStart, rows.sequences + 1);
+    backend.write(b.kvLen, h.kvLen, rows.sequences);
+    backend.write(b.blockTable, h.blockTable, rows.sequences * rows.blocksPerSequence);
+    backend.write(b.logitRows, h.logitRows, rows.logitCount);
+    this.#rotate(rows.rows, rows.sequences);
+  }
+
+  #rotate(rows: number, sequences: number): void {
+    const { positions, seqStart, knownLen } = this.#batch.host;
+    for (let i = 0; i < this.#angles.length; i++) {
+      const rope = this.decoder.ropes[i]!;
+      const out = this.#angles[i]!;
+      for (let s = 0; s < sequences; s++) {
+        for (let r = seqStart[s]!; r < seqStart[s + 1]!; r++) {
+          rope.fill(out, r * rope.rotaryDim, positions[r]!, knownLen[s]!);
+        }
+      }
+      this.#backend.write(this.#cosSin[i]!, out, rows * rope.rotaryDim);
+    }
+  }
+}
+
+function copy(to: Int32Array, from: Int32Array, n: number): void {
+  for (let i = 0; i < n; i++) to[i] = from[i]!;
+}
