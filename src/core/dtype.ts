@@ -88,11 +88,12 @@ const real = new Float32Array(word.buffer);
 
 /** IEEE 754 binary16 bits to number, subnormals, infinities and NaN included. */
 export function f16ToF32(bits: number): number {
-  const exponent = (bits >> 10) & 31;
-  const fraction = bits & 1023;
-  const sign = bits & 0x8000 ? -1 : 1;
-  if (exponent === 31) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY;
-  return exponent ? sign * 2 ** (exponent - 25) * (1024 + fraction) : sign * 2 ** -24 * fraction;
+  if ((bits & 0x7c00) === 0x7c00) {
+    return bits & 1023 ? Number.NaN : bits & 0x8000 ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY;
+  }
+  // The fields moved to their places in an f32 give the value with an exponent 112 too small, subnormals included.
+  word[0] = ((bits & 0x8000) << 16) | ((bits & 0x7fff) << 13);
+  return (real[0] as number) * 2 ** 112;
 }
 
 /** Number to IEEE 754 binary16 bits, round to nearest even; overflow becomes infinity. */

@@ -1,0 +1,49 @@
+import { storageType } from '../core/dtype.ts';
+import type { QuantFormat } from './format.ts';
+
+// E2M1 values doubled, so that they are integers; the scales are halved in return.
+const DOUBLED = Int8Array.of(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
+
+const e8m0Halves = Float64Array.from({ length: 256 }, (_, code) => 2 ** (code - 128));
+
+/** MXFP4: `2^(e − 128)·DOUBLED[q]`, blocks of 32; E8M0 scale byte, 16 code bytes with nibbles as in Q4_0. */
+export const mxfp4: QuantFormat = {
+  type: storageType('MXFP4'),
+  unpack(bytes, at, out, outAt, blocks) {
+    for (let b = 0; b < blocks; b++, at += 17, outAt += 32) {
+      const scale = e8m0Halves[bytes[at]!]!;
+      for (let j = 0; j < 16; j++) {
+        const q = bytes[at + 1 + j]!;
+        out[outAt + j] = scale * DOUBLED[q & 15]!;
+        out[outAt + 16 + j] = scale * DOUBLED[q >> 4]!;
+      }
+    }
+  },
+};
+
+/** Half the value of an unsigned E4M3 scale: the top bit is ignored, 127 counts as zero. */
+function e4m3Half(code: number): number {
+  const exponent = (code >> 3) & 15;
+  const fraction = code & 7;
+  if (code === 127) return 0;
+  return exponent === 0 ? fraction * 2 ** -10 : (8 + fraction) * 2 ** (exponent - 11);
+}
+
+const e4m3Halves = Float64Array.from({ length: 256 }, (_, code) => e4m3Half(code));
+
+/** NVFP4: blocks of 64; four unsigned E4M3 scales (one per 16 elements), 32 code bytes, each 8 of which serve 16 elements. */
+export const nvfp4: QuantFormat = {
+  type: storageType('NVFP4'),
+  unpack(bytes, at, out, outAt, blocks) {
+    for (let b = 0; b < blocks; b++, at += 36) {
+      for (let group = 0; group < 4; group++, outAt += 16) {
+        const scale = e4m3Halves[bytes[at + group]!]!;
+        for (let j = 0; j < 8; j++) {
+          const q = bytes[at + 4 + group * 8 + j]!;
+          out[outAt + j] = scale * DOUBLED[q & 15]!;
+          out[outAt + 8 + j] = scale * DOUBLED[q >> 4]!;
+        }
+      }
+    }
+  },
+};

@@ -1,0 +1,21 @@
+import { describe, expect, it } from 'vitest';
+import { dequantize, quantFormat, quantTypes } from '../../src/quant/index.ts';
+import { bits, fixture } from './fixture.ts';
+
+const oracle = fixture('ggml_dequant.safetensors');
+const types = oracle.names.filter((name) => name.endsWith('.raw')).map((name) => name.slice(0, -4));
+
+describe('block formats decode to the floats of the reference implementation', () => {
+  it.each(types)('%s', (type) => {
+    const expected = oracle.floats(`${type}.f32`);
+    const got = dequantize(type, oracle.bytes(`${type}.raw`), quantFormat(type).type.blockSize);
+    expect(got.length).toBe(expected.length);
+    expect(bits(got)).toEqual(bits(expected));
+  });
+
+  it('covers every GGUF type that packs several elements', () => {
+    const blocked = quantTypes.filter((t) => t.blockSize > 1).map((t) => t.name);
+    expect(types).toEqual(expect.arrayContaining(blocked));
+    expect(types.length).toBe(28);
+  });
+});
