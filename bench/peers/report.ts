@@ -1,0 +1,84 @@
+/** What one run printed, and where it stood. */
+export interface Row {
+  readonly peer: string;
+  readonly threads: number;
+  readonly round: number;
+  readonly wall_s: number;
+  readonly own_cores: number;
+  readonly error?: string | undefined;
+  readonly decode_tps?: number | undefined;
+  readonly prefill_tps?: number | undefined;
+  readonly ttft_s?: number | undefined;
+  readonly rss_mb?: number | undefined;
+  readonly batch?: Readonly<Record<string, number | null>> | undefined;
+}
+
+export interface Summary {
+  readonly peer: string;
+  readonly threads: number;
+  readonly error: string | undefined;
+  readonly figures: Readonly<Record<string, number>>;
+  /** Figure over the reference peer's, same thread count. */
+  readonly ratios: Readonly<Record<string, number>>;
+}
+
+const FIGURES = ['decode_tps', 'prefill_tps', 'ttft_s', 'rss_mb'] as const;
+
+/** Medians per peer and thread count, and their ratios to a reference peer. */
+export function summarize(rows: readonly Row[], reference: string): Summary[] {
+  const groups = new Map<string, Row[]>();
+  for (const r of rows) {
+    const key = `${r.threads} ${r.peer}`;
+    groups.set(key, [...(groups.get(key) ?? []), r]);
+  }
+  const medians = [...groups.values()].map((group) => {
+    const first = group[0] as Row;
+    const figures: Record<string, number> = {};
+    const put = (name: string, values: (number | null | undefined)[]) => {
+      const m = median(values.filter((v): v is number => typeof v === 'number'));
+      if (m !== undefined) figures[name] = m;
+    };
+    for (const f of FIGURES)
+      put(
+        f,
+        group.map((r) => r[f]),
+      );
+    for (const n of new Set(group.flatMap((r) => Object.keys(r.batch ?? {})))) {
+      put(
+        `batch${n}_tps`,
+        group.map((r) => r.batch?.[n]),
+      );
+    }
+    const error = Object.keys(figures).length ? undefined : group.find((r) => r.error)?.error;
+    return { peer: first.peer, threads: first.threads, error, figures };
+  });
+  return medians.map((m) => {
+    const base = medians.find((o) => o.peer === reference && o.threads === m.threads)?.figures ?? {};
+    const ratios: Record<string, number> = {};
+    for (const [name, value] of Object.entries(m.figures)) if (base[name]) ratios[name] = value / base[name];
+    return { ...m, ratios };
+  });
+}
+
+/** A Markdown table: each cell a median, with the ratio to the reference in brackets. */
+export function table(summary: readonly Summary[]): string {
+  const columns = [...new Set(summary.flatMap((s) => Object.keys(s.figures)))];
+  const cell = (s: Summary, c: string) => {
+    const v = s.figures[c];
+    if (v === undefined) return '–';
+    const ratio = s.ratios[c];
+    return `${v.toFixed(v < 10 ? 2 : 0)}${ratio === undefined ? '' : ` (${ratio.toFixed(2)} ×)`}`;
+  };
+  const lines = [`| engine | threads | ${columns.join(' | ')} |`, `|---|---|${columns.map(() => '---|').join('')}`];
+  for (const s of summary) {
+    lines.push(`| ${s.peer} | ${s.threads} | ${s.error ?? columns.map((c) => cell(s, c)).join(' | ')} |`);
+  }
+  return lines.join('\n');
+}
+
+export function median(values: readonly number[]): number | undefined {
+  const sorted = [...values].sort((a, b) => a - b);
+  const half = sorted.length >> 1;
+  if (!sorted.length) return undefined;
+  return sorted.length % 2 ? sorted[half] : ((sorted[half - 1] as number) + (sorted[half] as number)) / 2;
+}

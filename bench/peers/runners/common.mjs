@@ -1,0 +1,26 @@
+// Shared by the JavaScript runners: arguments, the clock that starts with the process, and the result line.
+import fs from 'node:fs';
+import { parseArgs } from 'node:util';
+
+const names = ['model', 'prompts', 'threads', 'reps', 'decode', 'batch', 'batch-decode'];
+const { values } = parseArgs({ options: Object.fromEntries(names.map((n) => [n, { type: 'string' }])) });
+
+export const model = values.model;
+export const prompts = JSON.parse(fs.readFileSync(values.prompts, 'utf8'));
+export const threads = Number(values.threads);
+export const reps = Number(values.reps);
+export const decode = Number(values.decode);
+export const batchDecode = Number(values['batch-decode']);
+export const batch = values.batch.split(',').filter(Boolean).map(Number);
+export const context = 1024;
+export const spawned = Number(process.env.BENCH_T0_MS || performance.timeOrigin);
+export const now = () => performance.timeOrigin + performance.now();
+
+export function median(list) {
+  const sorted = [...list].sort((a, b) => a - b);
+  return sorted[sorted.length >> 1] ?? null;
+}
+
+export function emit(result) {
+  process.stdout.write(`\n${JSON.stringify(result)}\n`);
+}
