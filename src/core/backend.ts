@@ -110,6 +110,10 @@ export type UnaryKind =
 export type Activation = 'silu' | 'gelu' | 'geluTanh' | 'geluQuick' | 'relu' | 'relu2';
 export type BinaryKind = 'add' | 'sub' | 'mul' | 'div' | 'max' | 'min' | 'pow' | 'less' | 'equal';
 export type ReduceKind = 'sum' | 'mean' | 'max' | 'min' | 'argmax';
+/**
+ * `rms`: `x / sqrt(mean(x²) + eps)`; `l2`: `x / sqrt(sum(x²) + eps)`; `layer`: mean and variance of the row; `group`: those
+ * of each of `groups` groups of channels of `[batch, channels, …spatial]`, with weight and bias by channel.
+ */
 export type NormKind = 'rms' | 'layer' | 'group' | 'l2';
 
 export interface LinearOptions {
@@ -125,7 +129,7 @@ export interface NormOptions {
   readonly bias?: Tensor | undefined;
   /** Multiplies by `1 + weight` (Gemma). */
   readonly plusOne?: boolean | undefined;
-  /** Parts the row is cut into, each normalised on its own; 1 when absent. */
+  /** Parts the row is cut into, each normalised on its own (weight and bias span the whole row); 1 when absent. */
   readonly groups?: number | undefined;
 }
 
@@ -172,7 +176,10 @@ export interface AttentionOptions {
   readonly sinks?: Tensor | undefined;
 }
 
-/** Attention over explicit `[rows, heads * dim]` keys and values, for encoders: no cache, optional additive mask. */
+/**
+ * Attention over explicit `[keys, kvHeads * dim]` keys and values, for encoders: no cache. The optional mask is added to
+ * the scaled scores and is `[rows, keys]` or `[heads, rows, keys]`; with `causal` the last query sees the last key.
+ */
 export interface DenseAttentionOptions {
   readonly heads: number;
   readonly kvHeads: number;
@@ -190,6 +197,8 @@ export interface ConvOptions {
   readonly dilation: readonly number[];
   readonly groups: number;
   readonly bias?: Tensor | undefined;
+  /** Extra entries behind each spatial axis of a transposed convolution. */
+  readonly outputPadding?: readonly number[] | undefined;
 }
 
 export interface PoolOptions {
@@ -211,8 +220,9 @@ export interface RequiredOps {
   binary(kind: BinaryKind, out: Tensor, x: Tensor, y: Tensor): void;
   /** `condition` (f32, non-zero is true) has the size of `x` and `y`. */
   select(out: Tensor, condition: Tensor, x: Tensor, y: Tensor): void;
+  /** Floats become integers by truncation, with saturation; NaN becomes 0. */
   cast(out: Tensor, x: Tensor): void;
-  /** Entries `start, start + step, …` of `axis`; `out.shape` tells how many. */
+  /** Entries `start, start + step, …` of `axis`; `out.shape` tells how many, `step` may be negative. */
   slice(out: Tensor, x: Tensor, axis: number, start: number, step: number): void;
   concat(out: Tensor, xs: readonly Tensor[], axis: number): void;
   permute(out: Tensor, x: Tensor, axes: readonly number[]): void;
@@ -225,7 +235,7 @@ export interface RequiredOps {
   cumsum(out: Tensor, x: Tensor, axis: number): void;
   /** The `k` largest of each row in falling order, ties by lower index; `indices` is i32. */
   topk(values: Tensor, indices: Tensor, x: Tensor, k: number): void;
-  /** `out[r] = table[ids[r]]`; a `Weight` table is dequantized. `ids` is i32. */
+  /** `out[r] = table[ids[r]]` for the rows of `out`; `ids` is i32 and may hold more. A `Weight` table is dequantized. */
   gatherRows(out: Tensor, table: Tensor | Weight, ids: Tensor): void;
   /** `out[ids[r]] = x[r]`, or `+=` in row order when `accumulate`. */
   scatterRows(out: Tensor, x: Tensor, ids: Tensor, accumulate: boolean): void;
@@ -244,13 +254,18 @@ export interface OptionalOps {
   norm(out: Tensor, x: Tensor, options: NormOptions): void;
   /** `residual += x`, then `out = norm(residual)`. */
   addNorm(out: Tensor, residual: Tensor, x: Tensor, options: NormOptions): void;
-  /** Over the last axis, after `scale * x (+ mask)`; `mask` has the size of `x` or of one row. */
+  /**
+   * Over the last axis, after `scale * x (+ mask)`; `mask` has the size of `x` or of one row. A row of minus infinities
+   * gives zeros.
+   */
   softmax(out: Tensor, x: Tensor, scale: number, mask: Tensor | undefined): void;
   /** `x` holds gate and up: `[rows, 2 * width] → [rows, width]`. */
   glu(out: Tensor, x: Tensor, options: GluOptions): void;
   /** In place on `x` `[rows, heads * headDim]`. `cosSin` is `[rows, rotaryDim]`: cosines, then sines. */
   rope(x: Tensor, cosSin: Tensor, options: RopeOptions): void;
   createKvCache(spec: KvSpec, blocks: number, blockSize: number): KvCache;
+  /** Copies one block of a cache over another (copy-on-write of shared prefixes). */
+  copyKvBlock(cache: KvCache, from: number, to: number): void;
   /** Norms, rotates and splits: queries go to `q` `[rows, heads * headDim]`, keys and values into the cache. */
   qkvStore(q: Tensor, qkv: Tensor, cosSin: Tensor | undefined, cache: KvCache, batch: Batch, options: QkvOptions): void;
   /** Causal attention of every sequence over its cached positions. `out` is `[rows, heads * valueDim]`. */

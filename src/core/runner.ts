@@ -1,25 +1,11 @@
 /** Runs a decoder on packed rows: owns the caches and the per-step numbers on the device. */
 import type { Backend, Batch, KvCache } from './backend.ts';
+import type { PackedBatch } from './engine/batch.ts';
+import type { ModelRunner } from './engine/types.ts';
 import { InferenceError, ShapeError } from './errors.ts';
 import type { Decoder, Step } from './model.ts';
-import { createKvCache } from './ops.ts';
+import { copyKvBlock, createKvCache } from './ops.ts';
 import type { Tensor } from './tensor.ts';
-
-/** The rows of one step, packed without padding; arrays may be longer than what is counted. */
-export interface PackedRows {
-  readonly rows: number;
-  readonly sequences: number;
-  readonly blocksPerSequence: number;
-  readonly logitCount: number;
-  readonly tokens: Int32Array;
-  readonly positions: Int32Array;
-  readonly slots: Int32Array;
-  readonly seqStart: Int32Array;
-  readonly kvLen: Int32Array;
-  readonly knownLen: Int32Array;
-  readonly blockTable: Int32Array;
-  readonly logitRows: Int32Array;
-}
 
 export interface RunnerOptions {
   /** Key/value blocks per layer, shared by all sequences. */
@@ -33,8 +19,15 @@ export interface RunnerOptions {
   readonly maxBlocks: number;
 }
 
-export class DecoderRunner {
+export class DecoderRunner implements ModelRunner {
   readonly decoder: Decoder;
+  readonly vocabSize: number;
+  readonly contextLength: number;
+  readonly blockSize: number;
+  readonly blocks: number;
+  readonly maxRows: number;
+  readonly maxSequences: number;
+  readonly maxLogitRows: number;
   readonly options: RunnerOptions;
   readonly #backend: Backend;
   readonly #caches: KvCache[] = [];
@@ -50,6 +43,12 @@ export class DecoderRunner {
     this.options = options;
     this.#backend = backend;
     const { maxRows, maxSequences, maxBlocks } = options;
+    this.vocabSize = decoder.vocab;
+    this.contextLength = Math.min(decoder.maxPositions, maxBlocks * options.blockSize);
+    this.blockSize = options.blockSize;
+    this.blocks = options.blocks;
+    this.maxRows = this.maxLogitRows = maxRows;
+    this.maxSequences = maxSequences;
     for (const spec of decoder.caches)
       this.#caches.push(createKvCache(backend, spec, options.blocks, options.blockSize));
     const numbers = (n: number) => backend.persistent([n], 'i32');
@@ -96,8 +95,11 @@ export class DecoderRunner {
    * Logits `[logitCount, vocab]` of the wanted rows. The array may be a view of back-end memory, valid until the next
    * call. One await; allocates nothing once the shapes have been seen.
    */
-  async forward(rows: PackedRows): Promise<Float32Array> {
+  async forward(rows: PackedBatch): Promise<Float32Array> {
     this.#load(rows);
+    for (let i = 0; i < rows.copyCount; i++) {
+      for (const cache of this.#caches) copyKvBlock(cache, rows.copies[2 * i]!, rows.copies[2 * i + 1]!);
+    }
     this.#backend.scope(this.#encode);
     const logits = this.#logits;
     if (!logits) throw new InferenceError('forward: the decoder returned no logits');
@@ -113,7 +115,7 @@ export class DecoderRunner {
     this.#caches.length = this.#cosSin.length = 0;
   }
 
-  #load(rows: PackedRows): void {
+  #load(rows: PackedBatch): void {
     const { maxRows, maxSequences, maxBlocks } = this.options;
     if (rows.rows < 1 || rows.rows > maxRows || rows.sequences < 1 || rows.sequences > maxSequences) {
       throw new ShapeError(
@@ -122,6 +124,12 @@ export class DecoderRunner {
     }
     if (rows.blocksPerSequence > maxBlocks) {
       throw new ShapeError(`forward: expected at most ${maxBlocks} blocks a sequence, got ${rows.blocksPerSequence}`);
+    }
+    for (let r = 0; r < rows.rows; r++) {
+      const id = rows.tokens[r]!;
+      if (id < 0 || id >= this.vocabSize) {
+        throw new InferenceError(`forward: expected token ids below ${this.vocabSize}, got ${id}`);
+      }
     }
     const b = this.#batch;
     const h = b.host;
