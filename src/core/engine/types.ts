@@ -67,7 +67,7 @@ export interface GenerationRequest {
   /** Reports the log-probability of each token, and `sampling.topNLogprobs` alternatives. */
   readonly logprobs?: boolean | undefined;
   readonly logitsProcessors?: readonly LogitsProcessor[] | undefined;
-  /** A safe integer ≥ 0. Same request and seed give the same tokens, whatever else runs. */
+  /** Any safe integer. Same request and seed give the same tokens, whatever else runs. */
   readonly seed?: number | undefined;
   /** Drops tokens from the front of a prompt that is too long, instead of refusing it. */
   readonly truncateSequence?: boolean | undefined;
