@@ -1,8 +1,26 @@
 import { storageType } from '../core/dtype.ts';
 import type { QuantFormat } from './format.ts';
+import { clamp, extreme } from './search.ts';
+
+const f = Math.fround;
 
 // E2M1 values doubled, so that they are integers; the scales are halved in return.
 const DOUBLED = Int8Array.of(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
+
+/** Code of the value nearest to `x / scale`; of two equally near ones the smaller in magnitude. */
+function nearestCode(x: number, scale: number): number {
+  const magnitude = Math.abs(x);
+  let best = 0;
+  let least = magnitude;
+  for (let code = 1; code < 8; code++) {
+    const error = Math.abs(f(f(DOUBLED[code]! * scale) - magnitude));
+    if (error < least) {
+      least = error;
+      best = code;
+    }
+  }
+  return best > 0 && x < 0 ? best + 8 : best;
+}
 
 const e8m0Halves = Float64Array.from({ length: 256 }, (_, code) => 2 ** (code - 128));
 
@@ -16,6 +34,18 @@ export const mxfp4: QuantFormat = {
         const q = bytes[at + 1 + j]!;
         out[outAt + j] = scale * DOUBLED[q & 15]!;
         out[outAt + 16 + j] = scale * DOUBLED[q >> 4]!;
+      }
+    }
+  },
+  pack(x, out) {
+    for (let at = 0, b = 0; at < x.length; at += 32, b += 17) {
+      const max = Math.abs(extreme(x, at, 32));
+      // The largest magnitude gets the exponent of 4, the lowest power of two whose values reach 6.
+      const exponent = max > 0 ? clamp(Math.floor(f(Math.log2(max))) + 125, 0, 254) : 0;
+      const scale = e8m0Halves[exponent]!;
+      out[b] = exponent;
+      for (let j = 0; j < 16; j++) {
+        out[b + 1 + j] = nearestCode(x[at + j]!, scale) | (nearestCode(x[at + 16 + j]!, scale) << 4);
       }
     }
   },

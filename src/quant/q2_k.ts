@@ -1,5 +1,10 @@
 import { storageType } from '../core/dtype.ts';
-import { half, type QuantFormat } from './format.ts';
+import { half, putHalf, type QuantFormat } from './format.ts';
+import { putPairs, recode, roundPositive } from './kScales.ts';
+import { affineSearch, fitAffine, fitPositive, sum, sumOfSquares, WITH_IMPORTANCE, weigh } from './search.ts';
+
+const f = Math.fround;
+const SEARCH = affineSearch(-0.5, 0.1, 15, true);
 
 // 16 scale bytes (low nibble scale, high nibble minimum, one per 16 elements), 64 code bytes, f16 d, f16 dmin.
 // Each half of 128 elements owns 32 code bytes; bits 2k, 2k+1 of byte l are its element 32k + l.
@@ -22,5 +27,39 @@ export const q2_k: QuantFormat = {
       }
     }
   },
+  pack(x, out, importance) {
+    const codes = new Uint8Array(256);
+    const scales = new Float32Array(16);
+    const mins = new Float32Array(16);
+    const totals = new Float32Array(16);
+    const weights = new Float32Array(16);
+    const scaleCodes = new Uint8Array(16);
+    const minCodes = new Uint8Array(16);
+    for (let at = 0, b = 0; at < x.length; at += 256, b += 84) {
+      const variance = importance ? f(sumOfSquares(x, at, 256) / 256) : 0;
+      for (let group = 0; group < 16; group++) {
+        const start = at + group * 16;
+        if (importance) {
+          weigh(x, start, 16, importance, variance, weights);
+          totals[group] = sum(weights);
+        } else {
+          for (let i = 0; i < 16; i++) weights[i] = Math.abs(x[start + i]!);
+        }
+        const how = importance ? WITH_IMPORTANCE : SEARCH;
+        scales[group] = fitAffine(x, start, 16, 3, weights, how, codes, group * 16, mins, group);
+      }
+      const fit = (values: Float32Array, into: Uint8Array) =>
+        importance ? fitPositive(values, 15, totals, into) : roundPositive(values, 15, into);
+      const d = putHalf(out, b + 80, fit(scales, scaleCodes));
+      const dmin = putHalf(out, b + 82, fit(mins, minCodes));
+      for (let group = 0; group < 16; group++) {
+        out[b + group] = scaleCodes[group]! | (minCodes[group]! << 4);
+        const scale = d * scaleCodes[group]!;
+        recode(x, at + group * 16, 16, scale, dmin * minCodes[group]!, 3, codes, group * 16);
+      }
+      putPairs(codes, out, b + 16);
+    }
+  },
+  usesImportance: true,
   halves: [80, 82],
 };

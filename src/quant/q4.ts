@@ -1,5 +1,6 @@
 import { storageType } from '../core/dtype.ts';
-import { half, type QuantFormat } from './format.ts';
+import { half, putHalf, type QuantFormat } from './format.ts';
+import { packAffine, packSymmetric, putNibbles } from './legacy.ts';
 
 // Blocks of 32. The low nibbles of the 16 code bytes are elements 0–15, the high ones 16–31.
 
@@ -16,6 +17,14 @@ export const q4_0: QuantFormat = {
       }
     }
   },
+  pack(x, out, importance) {
+    packSymmetric(x, importance, 8, (codes, block, scale) => {
+      const b = block * 18;
+      putHalf(out, b, scale);
+      putNibbles(codes, out, b + 2);
+    });
+  },
+  usesImportance: true,
   halves: [0],
 };
 
@@ -33,5 +42,14 @@ export const q4_1: QuantFormat = {
       }
     }
   },
+  pack(x, out, importance) {
+    packAffine(x, importance, 15, (codes, block, scale, min) => {
+      const b = block * 20;
+      putHalf(out, b, scale);
+      putHalf(out, b + 2, -min);
+      putNibbles(codes, out, b + 4);
+    });
+  },
+  usesImportance: true,
   halves: [0, 2],
 };

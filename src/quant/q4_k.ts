@@ -1,6 +1,9 @@
 import { storageType } from '../core/dtype.ts';
 import { half, type QuantFormat } from './format.ts';
-import { minOf, scaleOf } from './kScales.ts';
+import { minOf, packScales, scaleOf } from './kScales.ts';
+import { affineSearch } from './search.ts';
+
+const SEARCH = affineSearch(-1, 0.1, 20);
 
 // f16 d, f16 dmin, 12 bytes of scales and minima, 128 code bytes. Groups of 32 elements; 32 code bytes serve two
 // groups: low nibbles the even one, high nibbles the odd one.
@@ -27,5 +30,16 @@ export const q4_k: QuantFormat = {
       }
     }
   },
+  pack(x, out, importance) {
+    const codes = new Uint8Array(256);
+    for (let at = 0, b = 0; at < x.length; at += 256, b += 144) {
+      packScales(x, at, importance, 15, SEARCH, codes, out, b);
+      for (let j = 0; j < 128; j++) {
+        const low = (j >> 5) * 64 + (j & 31);
+        out[b + 16 + j] = codes[low]! | (codes[low + 32]! << 4);
+      }
+    }
+  },
+  usesImportance: true,
   halves: [0, 2],
 };

@@ -1,7 +1,12 @@
 import { storageType } from '../core/dtype.ts';
-import { half, i32, type QuantFormat } from './format.ts';
+import { half, i32, putHalf, type QuantFormat } from './format.ts';
+import { packAffine, packSymmetric, putNibbles } from './legacy.ts';
 
 // Blocks of 32. Bit i of the `high` word is bit 4 of element i; the nibbles lie as in Q4_0.
+
+function putHighBits(codes: Uint8Array, out: Uint8Array, b: number): void {
+  for (let j = 0; j < 32; j++) out[b + (j >> 3)]! |= (codes[j]! >> 4) << (j & 7);
+}
 
 /** Q5_0: `d·(q − 16)`; f16 d, high bits, low nibbles. */
 export const q5_0: QuantFormat = {
@@ -17,6 +22,15 @@ export const q5_0: QuantFormat = {
       }
     }
   },
+  pack(x, out, importance) {
+    packSymmetric(x, importance, 16, (codes, block, scale) => {
+      const b = block * 22;
+      putHalf(out, b, scale);
+      putHighBits(codes, out, b + 2);
+      putNibbles(codes, out, b + 6);
+    });
+  },
+  usesImportance: true,
   halves: [0],
 };
 
@@ -35,5 +49,15 @@ export const q5_1: QuantFormat = {
       }
     }
   },
+  pack(x, out, importance) {
+    packAffine(x, importance, 31, (codes, block, scale, min) => {
+      const b = block * 24;
+      putHalf(out, b, scale);
+      putHalf(out, b + 2, -min);
+      putHighBits(codes, out, b + 4);
+      putNibbles(codes, out, b + 8);
+    });
+  },
+  usesImportance: true,
   halves: [0, 2],
 };

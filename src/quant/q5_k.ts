@@ -1,6 +1,9 @@
 import { storageType } from '../core/dtype.ts';
 import { half, type QuantFormat } from './format.ts';
-import { minOf, scaleOf } from './kScales.ts';
+import { minOf, packScales, scaleOf } from './kScales.ts';
+import { affineSearch } from './search.ts';
+
+const SEARCH = affineSearch(-0.5, 0.1, 15);
 
 // f16 d, f16 dmin, 12 bytes of scales and minima, 32 bytes of high bits (bit g of byte l belongs to element l of
 // group g), 128 bytes of low nibbles laid out as in Q4_K.
@@ -28,5 +31,17 @@ export const q5_k: QuantFormat = {
       }
     }
   },
+  pack(x, out, importance) {
+    const codes = new Uint8Array(256);
+    for (let at = 0, b = 0; at < x.length; at += 256, b += 176) {
+      packScales(x, at, importance, 31, SEARCH, codes, out, b);
+      for (let j = 0; j < 256; j++) out[b + 16 + (j & 31)]! |= (codes[j]! >> 4) << (j >> 5);
+      for (let j = 0; j < 128; j++) {
+        const low = (j >> 5) * 64 + (j & 31);
+        out[b + 48 + j] = (codes[low]! & 15) | ((codes[low + 32]! & 15) << 4);
+      }
+    }
+  },
+  usesImportance: true,
   halves: [0, 2],
 };

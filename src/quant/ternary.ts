@@ -1,5 +1,8 @@
 import { storageType } from '../core/dtype.ts';
-import { half, type QuantFormat } from './format.ts';
+import { half, putHalf, type QuantFormat } from './format.ts';
+import { extreme, reciprocal, roundAway } from './search.ts';
+
+const f = Math.fround;
 
 // TQ1_0: 48 bytes of five base-3 digits, 4 bytes of four, f16 d. A byte b is the fraction b/256; multiplying it by 3
 // brings its digits out one after the other, highest first. Three runs of bytes, whose digits step through the block:
@@ -27,6 +30,25 @@ export const tq1_0: QuantFormat = {
       }
     }
   },
+  pack(x, out) {
+    for (let at = 0, b = 0; at < x.length; b += 54) {
+      const scale = Math.abs(extreme(x, at, 256));
+      const inverse = reciprocal(scale);
+      putHalf(out, b + 52, scale);
+      for (const [first, count, digits] of RUNS) {
+        for (let m = 0; m < count; m++) {
+          let number = 0;
+          for (let n = 0; n < 5; n++) {
+            const digit = n < digits ? roundAway(f(x[at + m + n * count]! * inverse)) + 1 : 0;
+            number = number * 3 + digit;
+          }
+          // Rounded up, so that the digits come out again by multiplication.
+          out[b + first + m] = Math.ceil((number * 256) / 243);
+        }
+        at += count * digits;
+      }
+    }
+  },
   halves: [52],
 };
 
@@ -41,6 +63,17 @@ export const tq2_0: QuantFormat = {
         const shift = (quarter & 3) * 2;
         const o = outAt + quarter * 32;
         for (let l = 0; l < 32; l++) out[o + l] = d * (((bytes[codes + l]! >> shift) & 3) - 1);
+      }
+    }
+  },
+  pack(x, out) {
+    for (let at = 0, b = 0; at < x.length; at += 256, b += 66) {
+      const scale = Math.abs(extreme(x, at, 256));
+      const inverse = reciprocal(scale);
+      putHalf(out, b + 64, scale);
+      for (let j = 0; j < 256; j++) {
+        const code = roundAway(f(x[at + j]! * inverse)) + 1;
+        out[b + (j >> 7) * 32 + (j & 31)]! |= code << (((j >> 5) & 3) * 2);
       }
     }
   },
