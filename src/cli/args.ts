@@ -1,0 +1,46 @@
+/** Values of command-line options, checked where they are read so that a mistake names its option. */
+import { InvalidArgumentError } from 'commander';
+
+/** Reads a whole number in a range. */
+export function whole(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
+  return (text) => {
+    const value = /^[+-]?\d+$/.test(text.trim()) ? Number(text) : Number.NaN;
+    if (!(Number.isSafeInteger(value) && value >= min && value <= max)) {
+      const range = max < Number.MAX_SAFE_INTEGER ? `from ${min} to ${max}` : `of at least ${min}`;
+      throw new InvalidArgumentError(`expected a whole number ${range}, got ${JSON.stringify(text)}.`);
+    }
+    return value;
+  };
+}
+
+/** Reads a finite number in a range. */
+export function real(min: number, max = Number.POSITIVE_INFINITY): (text: string) => number {
+  return (text) => {
+    const value = text.trim() === '' ? Number.NaN : Number(text);
+    if (!(Number.isFinite(value) && value >= min && value <= max)) {
+      const range = max < Number.POSITIVE_INFINITY ? `from ${min} to ${max}` : `of at least ${min}`;
+      throw new InvalidArgumentError(`expected a number ${range}, got ${JSON.stringify(text)}.`);
+    }
+    return value;
+  };
+}
+
+/** Reads `4,8` as whole numbers; the empty text is an empty list. */
+export function wholeList(min: number, max: number): (text: string) => number[] {
+  const one = whole(min, max);
+  return (text) =>
+    text
+      .split(',')
+      .filter((part) => part.trim() !== '')
+      .map(one);
+}
+
+/** Reads `a;b` as a list of names. */
+export function names(text: string): string[] {
+  const list = text
+    .split(';')
+    .map((part) => part.trim())
+    .filter((part) => part !== '');
+  if (list.length === 0) throw new InvalidArgumentError('expected at least one name.');
+  return list;
+}

@@ -1,0 +1,139 @@
+/** The fluent form of `LoadOptions`. Classes with a `build` method are made where loading is wired together. */
+import type {
+  CacheOptions,
+  Device,
+  LoadOptions,
+  LoadProgressEvent,
+  Logger,
+  LogLevel,
+  ModelDType,
+  TokenSource,
+} from './options.ts';
+
+/** Options that a later version will act on; `build` refuses them by name. */
+interface Pending {
+  isq?: string | number;
+}
+
+/** Setters shared by all text-model builders; `toOptions` gives the equal plain object. */
+export class LoadOptionsBuilder {
+  readonly #options: { -readonly [K in keyof LoadOptions]: LoadOptions[K] } & Pending = {};
+
+  /** The same options as a plain object. */
+  toOptions(): LoadOptions {
+    return { ...this.#options };
+  }
+
+  withDevice(device: Device): this {
+    return this.set({ device });
+  }
+
+  withForceCpu(): this {
+    return this.set({ forceCpu: true });
+  }
+
+  withDtype(dtype: ModelDType): this {
+    return this.set({ dtype });
+  }
+
+  withThreads(threads: number): this {
+    return this.set({ threads });
+  }
+
+  withSimd(simd: NonNullable<LoadOptions['simd']>): this {
+    return this.set({ simd });
+  }
+
+  /** Same floats in every JavaScript engine, at some cost. */
+  withStrict(strict = true): this {
+    return this.set({ strict });
+  }
+
+  withAdapter(adapter: string): this {
+    return this.set({ adapter });
+  }
+
+  withTokenSource(source: TokenSource): this {
+    return this.set({ tokenSource: source });
+  }
+
+  withHfRevision(revision: string): this {
+    return this.set({ hfRevision: revision });
+  }
+
+  withHfCachePath(path: string): this {
+    return this.set({ hfCachePath: path });
+  }
+
+  withOffline(offline = true): this {
+    return this.set({ offline });
+  }
+
+  withChatTemplate(template: string): this {
+    return this.set({ chatTemplate: template });
+  }
+
+  withJinjaExplicit(path: string): this {
+    return this.set({ jinjaExplicit: path });
+  }
+
+  withTokenizerJson(path: string): this {
+    return this.set({ tokenizerJson: path });
+  }
+
+  withMaxNumSeqs(maxNumSeqs: number): this {
+    return this.set({ maxNumSeqs });
+  }
+
+  withMaxBatchTokens(maxBatchTokens: number): this {
+    return this.set({ maxBatchTokens });
+  }
+
+  withMaxModelLen(maxModelLen: number): this {
+    return this.set({ maxModelLen });
+  }
+
+  withPagedAttn(cache: CacheOptions): this {
+    return this.set({ pagedAttn: cache });
+  }
+
+  /** 0 turns the reuse of earlier prompts off. */
+  withPrefixCacheN(n: number): this {
+    return this.set({ prefixCacheN: n });
+  }
+
+  withNoKvCache(): this {
+    return this.set({ noKvCache: true });
+  }
+
+  withSeed(seed: number): this {
+    return this.set({ seed });
+  }
+
+  /** Writes lines about loading and serving to the console, or to the given function. */
+  withLogging(logging: LogLevel | Logger = 'info'): this {
+    return this.set({ logging });
+  }
+
+  withThroughputLogging(): this {
+    return this.set({ throughputLogging: true });
+  }
+
+  onProgress(report: (progress: LoadProgressEvent) => void): this {
+    return this.set({ onProgress: report });
+  }
+
+  withSignal(signal: AbortSignal): this {
+    return this.set({ signal });
+  }
+
+  /** Quantizes weights while loading. Not available in this version: `build` throws `UnsupportedError`. */
+  withIsq(type: string | number): this {
+    return this.set({ isq: type });
+  }
+
+  protected set(options: LoadOptions & Pending): this {
+    Object.assign(this.#options, options);
+    return this;
+  }
+}

@@ -1,0 +1,345 @@
+/** The public object: one loaded model, safe to share between concurrent callers. */
+import type {
+  EngineStats,
+  GenerationRequest,
+  GenerationResult,
+  GenerationStream,
+  RawLogits,
+  RawLogitsRequest,
+} from '../engine/types.ts';
+import { ModelError, ModelNotFoundError, UnexpectedResponseError, UnsupportedError } from '../errors.ts';
+import { hostTensor } from '../host.ts';
+import type { Tensor } from '../tensor.ts';
+import { completionResponse, prepareCompletion } from './completion.ts';
+import type { NamedForward } from './forward.ts';
+import { namedForward } from './forward.ts';
+import type { GenerationDefaults } from './generationConfig.ts';
+import { fillDefaults } from './generationConfig.ts';
+import { TextMessages } from './messages.ts';
+import type { CallOptions } from './options.ts';
+import type { ReasoningEffort } from './reasoning.ts';
+import { resolveReasoning } from './reasoning.ts';
+import type { CompletionParams, RequestLike, Tool } from './request.ts';
+import { RequestBuilder } from './requestBuilder.ts';
+import type {
+  ChatCompletionResponse,
+  ChatStreamResponse,
+  CompletionResponse,
+  CompletionStreamResponse,
+} from './response.ts';
+import { chatChunk, chatResponse, responseHead } from './response.ts';
+import type { ResponseStream } from './stream.ts';
+import { EventStream } from './stream.ts';
+import type { ModelText } from './text.ts';
+import { noTokenizer } from './text.ts';
+import type { NormalChat } from './validate.ts';
+import { normalChat, promptIds } from './validate.ts';
+
+/** The engine as the SDK sees it. */
+export interface ModelEngine {
+  submit(request: GenerationRequest): GenerationStream;
+  generate(request: GenerationRequest): Promise<GenerationResult>;
+  rawLogits(request: RawLogitsRequest): Promise<RawLogits>;
+  stats(): EngineStats;
+}
+
+export type Modality = 'text' | 'audio' | 'vision' | 'video' | 'embedding';
+
+/** What a loaded model is. */
+export interface ModelInfo {
+  readonly kind: string;
+  readonly device: string;
+  readonly category: 'text' | 'multimodal' | 'diffusion' | 'audio' | 'speech' | 'embedding';
+  readonly modalities: { readonly input: readonly Modality[]; readonly output: readonly Modality[] };
+  readonly maxSeqLen?: number;
+  readonly generationDefaults?: GenerationDefaults;
+}
+
+export interface ModelParts {
+  /** Stands in responses and in `modelId`. */
+  readonly name: string;
+  /** Other names that `modelId` may use. */
+  readonly aliases?: readonly string[];
+  readonly info: ModelInfo;
+  readonly vocabSize: number;
+  readonly engine: ModelEngine;
+  readonly text?: ModelText | undefined;
+  readonly defaults?: GenerationDefaults | undefined;
+  readonly warn?: ((message: string) => void) | undefined;
+  dispose(): Promise<void>;
+}
+
+export type ChatStream = ResponseStream<ChatStreamResponse, ChatCompletionResponse>;
+export type CompletionStream = ResponseStream<CompletionStreamResponse, CompletionResponse>;
+
+/** Logits `[rows, vocab]` of consecutive prompt positions, and the prompt they belong to. */
+export interface RawResponse {
+  readonly logitsChunks: Tensor[];
+  readonly tokens: Uint32Array;
+}
+
+export interface TokenizeOptions {
+  readonly tools?: readonly Tool[];
+  readonly addSpecialTokens?: boolean;
+  readonly addGenerationPrompt?: boolean;
+  readonly enableThinking?: boolean;
+  readonly reasoningEffort?: ReasoningEffort;
+}
+
+/** A prompt: text, or token ids. */
+export type Prompt = string | ArrayLike<number>;
+
+export class Model {
+  readonly #parts: ModelParts;
+  #disposed: Promise<void> | undefined;
+  #warned = false;
+
+  constructor(parts: ModelParts) {
+    this.#parts = parts;
+  }
+
+  /** The answer to one user message, greedy. */
+  async chat(message: string, options: CallOptions = {}): Promise<string> {
+    const response = await this.sendChatRequest(new TextMessages().addMessage('user', message), options);
+    const content = response.choices[0]?.message.content;
+    if (content === undefined || content === null) throw new UnexpectedResponseError('content');
+    return content;
+  }
+
+  /** Runs a chat request to its end. Rejects with `AbortError` when `signal` aborts. */
+  async sendChatRequest(request: RequestLike, options: CallOptions = {}): Promise<ChatCompletionResponse> {
+    this.#select(options);
+    const chat = this.#normalChat(request);
+    const { name, text } = this.#parts;
+    const head = responseHead('chatcmpl', name);
+    const build = (result: GenerationResult) => chatResponse(head, result, text?.spell);
+    try {
+      return build(await this.#parts.engine.generate(this.#generation(chat, options)));
+    } catch (error) {
+      throw withPartial(error, build);
+    }
+  }
+
+  /** Streams a chat request; problems with the request surface at the first `next`. */
+  streamChatRequest(request: RequestLike, options: CallOptions = {}): ChatStream {
+    const { name, text } = this.#parts;
+    const head = responseHead('chatcmpl', name);
+    const build = (result: GenerationResult) => chatResponse(head, result, text?.spell);
+    const prepared = attempt(() => {
+      this.#select(options);
+      return this.#normalChat(request);
+    });
+    const sampling = 'value' in prepared ? prepared.value.sampling : undefined;
+    return new EventStream<ChatStreamResponse, ChatCompletionResponse>({
+      open: async () => this.#parts.engine.submit(this.#generation(unwrap(prepared), options)),
+      choices: sampling?.nChoices ?? 1,
+      everyToken: 'value' in prepared && prepared.value.request.logprobs === true,
+      chunk: (piece) => chatChunk(head, piece, text?.spell),
+      final: build,
+      text: (response) => response.choices[0]?.message.content ?? '',
+      error: (error) => withPartial(error, build),
+    });
+  }
+
+  /** Logits of every position of a templated prompt; nothing is sampled. */
+  async sendRawChatRequest(request: RequestLike, options: CallOptions = {}): Promise<RawResponse> {
+    this.#select(options);
+    const chat = this.#normalChat(request);
+    if ((chat.sampling.nChoices ?? 1) !== 1) {
+      throw new UnsupportedError('raw logits: expected one choice, got several; remove `nChoices`', {
+        feature: 'nChoices',
+      });
+    }
+    return this.#raw(this.#chatPrompt(chat), options, chat.request.truncateSequence);
+  }
+
+  /** Logits of every position of a prompt given as ids; needs no tokenizer. */
+  async sendRawTokens(tokens: ArrayLike<number>, options: CallOptions = {}): Promise<RawResponse> {
+    this.#select(options);
+    return this.#raw(promptIds(tokens, this.#parts.vocabSize), options, undefined);
+  }
+
+  /** Continues a raw prompt: no template; special tokens are added to text. Ids need no tokenizer. */
+  async complete(
+    prompt: Prompt,
+    params: CompletionParams = {},
+    options: CallOptions = {},
+  ): Promise<CompletionResponse> {
+    this.#select(options);
+    const { name, text, engine } = this.#parts;
+    const completion = prepareCompletion(this.#parts, prompt, params);
+    const head = responseHead('cmpl', name);
+    const build = (result: GenerationResult) => completionResponse(head, result, completion, text?.spell);
+    try {
+      return build(await engine.generate({ ...completion.request, ...signalOf(options) }));
+    } catch (error) {
+      throw withPartial(error, build);
+    }
+  }
+
+  /** Streams what `complete` returns; problems with the request surface at the first `next`. */
+  streamComplete(prompt: Prompt, params: CompletionParams = {}, options: CallOptions = {}): CompletionStream {
+    const { name, text, engine } = this.#parts;
+    const head = responseHead('cmpl', name);
+    const prepared = attempt(() => {
+      this.#select(options);
+      return prepareCompletion(this.#parts, prompt, params, 'stream');
+    });
+    const build = (result: GenerationResult) => completionResponse(head, result, unwrap(prepared), text?.spell);
+    const value = 'value' in prepared ? prepared.value : undefined;
+    return new EventStream<CompletionStreamResponse, CompletionResponse>({
+      open: async () => engine.submit({ ...unwrap(prepared).request, ...signalOf(options) }),
+      choices: value?.request.sampling?.nChoices ?? 1,
+      everyToken: text === undefined || value?.request.logprobs === true,
+      chunk: (piece) => unwrap(prepared).chunk(head, piece),
+      final: build,
+      text: (response) => response.choices[0]?.text ?? '',
+      error: (error) => withPartial(error, build),
+    });
+  }
+
+  /** Ids of a text, or of a templated chat. */
+  async tokenize(
+    input: string | RequestLike,
+    settings: TokenizeOptions = {},
+    options: CallOptions = {},
+  ): Promise<Uint32Array> {
+    this.#select(options);
+    const text = this.#text('tokenize');
+    const { addSpecialTokens = true, addGenerationPrompt = true } = settings;
+    if (typeof input === 'string') return text.tokenizer.encode(input, { addSpecialTokens });
+    const { messages, request } = normalChat(input);
+    const reasoning = resolveReasoning(
+      settings.enableThinking ?? request.enableThinking,
+      settings.reasoningEffort ?? request.reasoningEffort,
+    );
+    return text.encodeChat(messages, { tools: settings.tools, addGenerationPrompt, addSpecialTokens, reasoning });
+  }
+
+  /** The text of ids. */
+  async detokenize(
+    tokens: ArrayLike<number>,
+    settings: { readonly skipSpecialTokens?: boolean } = {},
+    options: CallOptions = {},
+  ): Promise<string> {
+    this.#select(options);
+    const text = this.#text('detokenize');
+    if (tokens.length === 0) return '';
+    const { skipSpecialTokens = false } = settings;
+    return text.tokenizer.decode(promptIds(tokens, this.#parts.vocabSize), { skipSpecialTokens });
+  }
+
+  config(options: CallOptions = {}): ModelInfo {
+    this.#select(options);
+    return this.#parts.info;
+  }
+
+  /** Positions of prompt and answer together. */
+  maxSequenceLength(options: CallOptions = {}): number | undefined {
+    this.#select(options);
+    return this.#parts.info.maxSeqLen;
+  }
+
+  /** The model under its own argument names: `forward({ input_ids })` gives `{ logits }`. */
+  inner(): NamedForward {
+    return namedForward(this.#parts.vocabSize, (ids) => this.#parts.engine.rawLogits({ prompt: ids }));
+  }
+
+  /** Counters and gauges of the engine. */
+  engineStats(options: CallOptions = {}): EngineStats {
+    this.#select(options);
+    return this.#parts.engine.stats();
+  }
+
+  /** Stops the engine and returns all memory; calls that wait reject with `ChannelError`. */
+  dispose(): Promise<void> {
+    this.#disposed ??= this.#parts.dispose();
+    return this.#disposed;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  #select({ modelId }: CallOptions): void {
+    const { name, aliases = [] } = this.#parts;
+    if (modelId !== undefined && modelId !== name && !aliases.includes(modelId)) {
+      throw new ModelNotFoundError(`model: expected ${name}, got ${JSON.stringify(modelId)}`, modelId);
+    }
+  }
+
+  #text(what: string): ModelText {
+    if (!this.#parts.text) throw noTokenizer(what);
+    return this.#parts.text;
+  }
+
+  #normalChat(request: RequestLike): NormalChat {
+    if (request instanceof RequestBuilder && request.isTemperatureUnused && !this.#warned) {
+      this.#warned = true;
+      this.#parts.warn?.(
+        'RequestBuilder starts greedy (topK 1), so the temperature has no effect; call setSamplerTopK or setSampling too',
+      );
+    }
+    return normalChat(request);
+  }
+
+  #chatPrompt(chat: NormalChat): Uint32Array {
+    return this.#text('chat').encodeChat(chat.messages, { reasoning: chat.reasoning });
+  }
+
+  #generation(chat: NormalChat, options: CallOptions): GenerationRequest {
+    const { request } = chat;
+    const text = this.#text('chat');
+    const sampling = this.#parts.defaults ? fillDefaults(chat.sampling, this.#parts.defaults) : chat.sampling;
+    text.checkStopIds(sampling);
+    return {
+      prompt: this.#chatPrompt(chat),
+      sampling,
+      logprobs: request.logprobs,
+      logitsProcessors: request.logitsProcessors,
+      seed: request.seed,
+      truncateSequence: request.truncateSequence,
+      createDecoder: () => text.tokenizer.createDecoder(),
+      dryBreakers: text.dryBreakers(sampling),
+      stopIds: text.stopIds(sampling),
+      trimStart: true,
+      ...signalOf(options),
+    };
+  }
+
+  async #raw(prompt: Uint32Array, options: CallOptions, truncateSequence: boolean | undefined): Promise<RawResponse> {
+    const raw = await this.#parts.engine.rawLogits({ prompt, truncateSequence, ...signalOf(options) });
+    const logitsChunks = raw.chunks.map((c) => hostTensor(c, [c.length / raw.vocabSize, raw.vocabSize]));
+    return { logitsChunks, tokens: raw.tokens };
+  }
+}
+
+function signalOf({ signal }: CallOptions): { readonly signal?: AbortSignal } {
+  return signal ? { signal } : {};
+}
+
+type Attempt<T> = { readonly value: T } | { readonly error: unknown };
+
+function attempt<T>(run: () => T): Attempt<T> {
+  try {
+    return { value: run() };
+  } catch (error) {
+    return { error };
+  }
+}
+
+function unwrap<T>(a: Attempt<T>): T {
+  if ('error' in a) throw a.error;
+  return a.value;
+}
+
+/** Gives a failed step's partial result the shape of the response. */
+function withPartial(error: unknown, build: (result: GenerationResult) => unknown): unknown {
+  if (error instanceof ModelError && error.partialResponse !== undefined) {
+    return new ModelError(error.message, {
+      cause: error.cause,
+      partialResponse: build(error.partialResponse as GenerationResult),
+    });
+  }
+  return error;
+}

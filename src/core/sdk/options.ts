@@ -1,0 +1,166 @@
+/** How a model is loaded, and what every call takes besides its request. */
+
+import { ConfigError, UnsupportedError } from '../errors.ts';
+import type { SourceInput } from '../io/open.ts';
+
+/** Trailing options of every asynchronous method. */
+export interface CallOptions {
+  /** The default model when absent. */
+  readonly modelId?: string;
+  readonly signal?: AbortSignal;
+}
+
+export type Device = 'auto' | 'cpu' | 'webgpu' | 'reference';
+
+/** `auto` keeps the stored formats and computes with quantized activations where that is fast; `f32` expands every weight. */
+export type ModelDType = 'auto' | 'f32';
+
+/** Where the hub token comes from: `literal:TOKEN`, `env:NAME`, `path:FILE`, `cache` (the Python client's), `none`. */
+export type TokenSource = string;
+
+export interface LoadProgressEvent {
+  readonly stage: 'download' | 'load' | 'warmup';
+  readonly done: number;
+  readonly total: number;
+  readonly unit: 'bytes' | 'steps';
+  /** The file or tensor at hand. */
+  readonly item?: string;
+}
+
+/** Size of the key/value cache that all sequences share. */
+export interface CacheOptions {
+  /** Positions in one block: 8, 16 or 32 (32 when absent). */
+  readonly blockSize?: number;
+  /** Memory of the cache, or the positions it holds. */
+  readonly memory?: { readonly mb: number } | { readonly contextSize: number };
+}
+
+export type LogLevel = 'off' | 'error' | 'warn' | 'info' | 'debug';
+export type Logger = (level: Exclude<LogLevel, 'off'>, message: string) => void;
+
+/** Options of `loadModel`. An option that is not listed here is refused by name. */
+export interface LoadOptions {
+  /** `auto` takes the environment variable `TRAMONTANE_BACKEND`, else the CPU. */
+  readonly device?: Device | undefined;
+  /** The same as `device: 'cpu'`. */
+  readonly forceCpu?: boolean | undefined;
+  readonly dtype?: ModelDType | undefined;
+  /** Threads of the CPU back-end, this one included. */
+  readonly threads?: number | undefined;
+  readonly simd?: 'auto' | 'relaxed' | 'simd' | 'off' | undefined;
+  /** Same floats in every JavaScript engine, at some cost. */
+  readonly strict?: boolean | undefined;
+  readonly adapter?: string | undefined;
+
+  /** GGUF files of a folder or hub repository; the first shard of a split file is enough. */
+  readonly files?: readonly string[] | undefined;
+  /** Another folder or repository for tokenizer and chat template. */
+  readonly tokModelId?: string | undefined;
+  readonly tokenSource?: TokenSource | undefined;
+  readonly hfRevision?: string | undefined;
+  readonly hfCachePath?: string | undefined;
+  /** Never asks the network. */
+  readonly offline?: boolean | undefined;
+
+  /** A template's text, or a path ending in `.jinja` or `.json`. Replaces the model's own. */
+  readonly chatTemplate?: string | undefined;
+  /** A template file that beats every other one. */
+  readonly jinjaExplicit?: string | undefined;
+  /** A `tokenizer.json`: its path. */
+  readonly tokenizerJson?: string | undefined;
+
+  readonly maxNumSeqs?: number | undefined;
+  /** Rows of one step: longer prompts run in pieces. */
+  readonly maxBatchTokens?: number | undefined;
+  /** Caps the context below what the model was made for. */
+  readonly maxModelLen?: number | undefined;
+  readonly pagedAttn?: CacheOptions | undefined;
+  /** 0 turns the reuse of earlier prompts off. */
+  readonly prefixCacheN?: number | undefined;
+  /** Runs the whole sequence again for every token. For checks of the cache. */
+  readonly noKvCache?: boolean | undefined;
+  /** Seeds requests that bring no seed. */
+  readonly seed?: number | undefined;
+
+  /** Lines about loading and serving; `true` writes them to the console. */
+  readonly logging?: boolean | LogLevel | Logger | undefined;
+  /** Logs tokens per second every few seconds while requests run. */
+  readonly throughputLogging?: boolean | undefined;
+  readonly onProgress?: ((progress: LoadProgressEvent) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What a model is loaded from: an embedded name, a folder, a file, a hub id, a URL, a `Blob` or bytes of a GGUF file. */
+export type ModelSpec = SourceInput;
+
+const KNOWN: ReadonlySet<string> = new Set<keyof LoadOptions>([
+  'device',
+  'forceCpu',
+  'dtype',
+  'threads',
+  'simd',
+  'strict',
+  'adapter',
+  'files',
+  'tokModelId',
+  'tokenSource',
+  'hfRevision',
+  'hfCachePath',
+  'offline',
+  'chatTemplate',
+  'jinjaExplicit',
+  'tokenizerJson',
+  'maxNumSeqs',
+  'maxBatchTokens',
+  'maxModelLen',
+  'pagedAttn',
+  'prefixCacheN',
+  'noKvCache',
+  'seed',
+  'logging',
+  'throughputLogging',
+  'onProgress',
+  'signal',
+]);
+
+/** Refuses options that this version does not act on, and values of the wrong kind, before anything is read. */
+export function checkLoadOptions(options: LoadOptions): void {
+  for (const [key, value] of Object.entries(options)) {
+    if (value !== undefined && !KNOWN.has(key)) {
+      throw new UnsupportedError(`option ${key}: not available in this version; remove it`, { feature: key });
+    }
+  }
+  oneOf('device', options.device, ['auto', 'cpu', 'webgpu', 'reference']);
+  oneOf('dtype', options.dtype, ['auto', 'f32']);
+  oneOf('simd', options.simd, ['auto', 'relaxed', 'simd', 'off']);
+  count('threads', options.threads, 1, 1024);
+  count('maxNumSeqs', options.maxNumSeqs, 1, 4096);
+  count('maxBatchTokens', options.maxBatchTokens, 1, 65536);
+  count('maxModelLen', options.maxModelLen, 1, 2 ** 31);
+  count('prefixCacheN', options.prefixCacheN, 0, Number.MAX_SAFE_INTEGER);
+  count('seed', options.seed, 0, Number.MAX_SAFE_INTEGER);
+  const { blockSize, memory } = options.pagedAttn ?? {};
+  oneOf('pagedAttn.blockSize', blockSize, [8, 16, 32]);
+  if (memory !== undefined) {
+    const { mb, contextSize } = memory as { mb?: unknown; contextSize?: unknown };
+    if ((mb === undefined) === (contextSize === undefined))
+      bad('pagedAttn.memory', '{ mb } or { contextSize }', memory);
+    count('pagedAttn.memory.mb', mb, 1, 2 ** 24);
+    count('pagedAttn.memory.contextSize', contextSize, 1, 2 ** 31);
+  }
+}
+
+function oneOf(name: string, value: unknown, allowed: readonly unknown[]): void {
+  if (value !== undefined && !allowed.includes(value)) bad(name, allowed.join(' | '), value);
+}
+
+function count(name: string, value: unknown, min: number, max: number): void {
+  if (value === undefined) return;
+  if (!(typeof value === 'number' && Number.isSafeInteger(value) && value >= min && value <= max)) {
+    bad(name, `a whole number from ${min} to ${max}`, value);
+  }
+}
+
+function bad(name: string, expected: string, got: unknown): never {
+  throw new ConfigError(`option ${name}: expected ${expected}, got ${JSON.stringify(got) ?? String(got)}`);
+}
