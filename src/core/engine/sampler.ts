@@ -3,7 +3,8 @@
  * min-p, draw. One uniform number per token, addressed by the seed and the token's place in the answer.
  */
 import { InferenceError } from '../errors.ts';
-import { logSumExp, tokenLogprobs } from './sampling/logprobs.ts';
+import { ExpTable } from './sampling/exp.ts';
+import { tokenLogprobs } from './sampling/logprobs.ts';
 import {
   applyDry,
   applyFrequencyPresence,
@@ -35,6 +36,7 @@ export class SamplerWorkspace {
   #counts: Int32Array | undefined;
   #all: Candidates | undefined;
   #few: Candidates | undefined;
+  #exp: ExpTable | undefined;
 
   constructor(vocabSize: number) {
     this.vocabSize = vocabSize;
@@ -48,6 +50,9 @@ export class SamplerWorkspace {
   }
   get all(): Candidates {
     return (this.#all ??= createCandidates(this.vocabSize));
+  }
+  get exp(): ExpTable {
+    return (this.#exp ??= new ExpTable());
   }
   few(capacity: number): Candidates {
     if (this.#few === undefined || this.#few.ids.length < capacity) this.#few = createCandidates(capacity);
@@ -182,7 +187,8 @@ export class Sampler {
 
   /** Log-probabilities of a token under the logits of the last `next`, which must still be unchanged. */
   describe(token: number): TokenLogprobs {
-    const logSum = logSumExp(this.#row, this.#max, this.#temperature);
+    const { exp, all } = this.#workspace;
+    const logSum = Math.log(exp.weigh(this.#row, this.#max, this.#temperature, all));
     const scratch = this.#workspace.few(this.#topCount);
     return tokenLogprobs(this.#row, this.#max, this.#temperature, logSum, token, this.#topCount, scratch);
   }
@@ -259,15 +265,14 @@ export class Sampler {
   #filterAll(row: Float32Array, history: TokenHistory): void {
     const max = row[checked(argmax(row), row, history)]!;
     const all = this.#workspace.all;
-    const { ids, values } = all;
-    let total = 0;
-    for (let i = 0; i < row.length; i++) {
-      const weight = Math.exp((row[i]! - max) / this.#temperature);
-      ids[i] = i;
-      values[i] = weight;
-      total += weight;
+    this.#max = max;
+    this.#survivors = all;
+    if (this.#minP > 0 && this.#topK === row.length && this.#topP === 1) {
+      weighLikely(row, max, this.#temperature, this.#minP, all);
+      return;
     }
-    all.count = row.length;
+    const { values } = all;
+    let total = this.#workspace.exp.weigh(row, max, this.#temperature, all);
     if (this.#topK < row.length) {
       keepLargest(all, this.#topK);
       total = 0;
@@ -279,13 +284,26 @@ export class Sampler {
       keepMass(all, this.#topP * total);
     }
     if (this.#minP > 0) keepAbove(all, this.#minP);
-    this.#max = max;
-    this.#survivors = all;
   }
 }
 
 function insideUnit(value: number | undefined): value is number {
   return value !== undefined && value > 0 && value < 1;
+}
+
+/** The weights above `minP` alone: the others are told by their logits, without an exponential. */
+function weighLikely(row: Float32Array, max: number, temperature: number, minP: number, out: Candidates): void {
+  const floor = max + temperature * (Math.log(minP) - 1e-6);
+  let count = 0;
+  for (let i = 0; i < row.length; i++) {
+    if (row[i]! < floor) continue;
+    const weight = Math.exp((row[i]! - max) / temperature);
+    if (weight <= minP) continue;
+    out.ids[count] = i;
+    out.values[count] = weight;
+    count++;
+  }
+  out.count = count;
 }
 
 /** Drops entries that are not above `floor`; keeps the order. */

@@ -2,14 +2,7 @@
 import type { TokenLogprobs, TopLogprob } from '../types.ts';
 import { type Candidates, selectTop } from './select.ts';
 
-/** `ln Σ exp((logit - max) / temperature)`. */
-export function logSumExp(logits: Float32Array, max: number, temperature: number): number {
-  let sum = 0;
-  for (let i = 0; i < logits.length; i++) sum += Math.exp((logits[i]! - max) / temperature);
-  return Math.log(sum);
-}
-
-/** Of `token` and of the `topCount` most likely tokens. `logSum` is `logSumExp` of the same arguments. */
+/** Of `token` and of the `topCount` most likely tokens. `logSum` is `ln Σ e^((logit - max) / temperature)`. */
 export function tokenLogprobs(
   logits: Float32Array,
   max: number,
