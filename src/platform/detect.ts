@@ -1,0 +1,12 @@
+/** Chooses the platform. File-system code is imported only where it can run, so that browsers never load it. */
+import type { Platform } from '../core/platform.ts';
+import { webPlatform } from './web.ts';
+
+/** The platform of the current runtime: Node, Deno and Bun have files, anything else is treated as a browser. */
+export async function detectPlatform(): Promise<Platform> {
+  const versions = (globalThis as { process?: { versions?: Record<string, string | undefined> } }).process?.versions;
+  const server = versions?.['node'] !== undefined || 'Deno' in globalThis || 'Bun' in globalThis;
+  if (!server) return webPlatform();
+  const { nodePlatform } = await import('./node.ts');
+  return nodePlatform();
+}

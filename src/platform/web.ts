@@ -1,0 +1,52 @@
+/** The platform of browsers: no files, no environment. */
+import { UnsupportedError } from '../core/errors.ts';
+import type { MemoryInfo, Platform } from '../core/platform.ts';
+
+interface PerformanceMemory {
+  readonly memory?: { readonly jsHeapSizeLimit?: number; readonly usedJSHeapSize?: number };
+}
+
+/** The platform of a runtime that offers only web-standard globals. */
+export function webPlatform(): Platform {
+  const refuse = async (): Promise<never> => {
+    throw new UnsupportedError('file access: this runtime has no file system; pass a URL, a Blob or bytes', {
+      feature: 'files',
+    });
+  };
+  const hasher = async (): Promise<never> => {
+    throw new UnsupportedError('running digests: web-standard globals have none', { feature: 'hasher' });
+  };
+  return {
+    runtime: 'browser',
+    hasFiles: false,
+    openFile: refuse,
+    stat: refuse,
+    exists: refuse,
+    listDir: refuse,
+    readText: refuse,
+    writeFile: refuse,
+    openWriter: refuse,
+    rename: refuse,
+    remove: refuse,
+    link: refuse,
+    realPath: refuse,
+    hasher,
+    env: () => undefined,
+    homeDir: () => undefined,
+    hardwareConcurrency: () => globalThis.navigator?.hardwareConcurrency ?? 1,
+    memory,
+    isTerminal: () => false,
+  };
+}
+
+/** Chromium alone tells anything, in rounded numbers. */
+function memory(): MemoryInfo {
+  const gib = (globalThis.navigator as { deviceMemory?: number } | undefined)?.deviceMemory;
+  const heap = (globalThis.performance as PerformanceMemory | undefined)?.memory;
+  return {
+    totalBytes: gib === undefined ? undefined : gib * 2 ** 30,
+    freeBytes: undefined,
+    rssBytes: heap?.usedJSHeapSize,
+    peakRssBytes: undefined,
+  };
+}
