@@ -59,6 +59,16 @@ function e4m3Half(code: number): number {
   return exponent === 0 ? fraction * 2 ** -10 : (8 + fraction) * 2 ** (exponent - 11);
 }
 
+/** Unsigned E4M3 code of a scale, ties upwards; from 256 on the largest, 448, as the reference encoder has it. */
+function e4m3Code(x: number): number {
+  if (x >= 256) return 126;
+  if (x < 2 ** -6) return Math.min(7, Math.trunc(f(f(x * 512) + 0.5)));
+  let exponent = -6;
+  while (x >= 2 ** (exponent + 1)) exponent++;
+  const code = (exponent + 6) * 8 + Math.floor((x / 2 ** exponent) * 8 + 0.5);
+  return code < 120 ? code : 126;
+}
+
 const e4m3Halves = Float64Array.from({ length: 256 }, (_, code) => e4m3Half(code));
 
 /** NVFP4: blocks of 64; four unsigned E4M3 scales (one per 16 elements), 32 code bytes, each 8 of which serve 16 elements. */
@@ -72,6 +82,20 @@ export const nvfp4: QuantFormat = {
           const q = bytes[at + 4 + group * 8 + j]!;
           out[outAt + j] = scale * DOUBLED[q & 15]!;
           out[outAt + 8 + j] = scale * DOUBLED[q >> 4]!;
+        }
+      }
+    }
+  },
+  pack(x, out) {
+    for (let at = 0, b = 0; at < x.length; at += 64, b += 36) {
+      for (let group = 0; group < 4; group++) {
+        const start = at + group * 16;
+        const code = e4m3Code(f(Math.abs(extreme(x, start, 16)) / 6));
+        const scale = e4m3Halves[code]!;
+        out[b + group] = code;
+        for (let j = 0; j < 8; j++) {
+          const high = nearestCode(x[start + 8 + j]!, scale);
+          out[b + 4 + group * 8 + j] = nearestCode(x[start + j]!, scale) | (high << 4);
         }
       }
     }

@@ -1,15 +1,6 @@
 import { putHalf } from './format.ts';
-import {
-  type AffineSearch,
-  clamp,
-  fitAffine,
-  fitPositive,
-  nearest,
-  sum,
-  sumOfSquares,
-  WITH_IMPORTANCE,
-  weigh,
-} from './search.ts';
+import { encodeScales, recode } from './kCodes.ts';
+import { type AffineSearch, fitAffine, sum, sumOfSquares, WITH_IMPORTANCE, weigh } from './search.ts';
 
 const f = Math.fround;
 
@@ -68,43 +59,13 @@ export function packScales(
   }
   const scaleCodes = new Uint8Array(8);
   const minCodes = new Uint8Array(8);
-  const fit = importance
-    ? (values: Float32Array, into: Uint8Array) => fitPositive(values, 63, totals, into)
-    : (values: Float32Array, into: Uint8Array) => roundPositive(values, 63, into);
-  const d = putHalf(out, b, fit(scales, scaleCodes));
-  const dmin = putHalf(out, b + 2, fit(mins, minCodes));
+  const given = importance ? totals : undefined;
+  const d = putHalf(out, b, encodeScales(scales, 63, given, scaleCodes));
+  const dmin = putHalf(out, b + 2, encodeScales(mins, 63, given, minCodes));
   putScales(scaleCodes, minCodes, out, b + 4);
   for (let group = 0; group < 8; group++) {
     const scale = d * scaleCodes[group]!;
     const min = dmin * minCodes[group]!;
     recode(x, at + group * 32, 32, scale, min, levels, codes, group * 32);
   }
-}
-
-/** Non-negative values to codes 0…levels of the largest. Returns the scale. */
-export function roundPositive(values: Float32Array, levels: number, codes: Uint8Array): number {
-  const max = values.reduce((a, b) => Math.max(a, b), 0);
-  const inverse = max > 0 ? f(levels / max) : 0;
-  for (let i = 0; i < values.length; i++) codes[i] = clamp(nearest(f(inverse * values[i]!)), 0, levels);
-  return f(max / levels);
-}
-
-/** The codes of a group once its scale and minimum are rounded; a scale of zero leaves them as they are. */
-export function recode(
-  x: Float32Array,
-  at: number,
-  n: number,
-  scale: number,
-  min: number,
-  levels: number,
-  codes: Uint8Array,
-  codesAt: number,
-): void {
-  if (scale === 0) return;
-  for (let i = 0; i < n; i++) codes[codesAt + i] = clamp(nearest(f(f(x[at + i]! + min) / scale)), 0, levels);
-}
-
-/** The low two bits of 256 codes in 64 bytes, as Q2_K and Q3_K lay them out. */
-export function putPairs(codes: Uint8Array, out: Uint8Array, b: number): void {
-  for (let j = 0; j < 256; j++) out[b + (j >> 7) * 32 + (j & 31)]! |= (codes[j]! & 3) << (((j >> 5) & 3) * 2);
 }

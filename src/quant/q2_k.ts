@@ -1,7 +1,7 @@
 import { storageType } from '../core/dtype.ts';
 import { half, putHalf, type QuantFormat } from './format.ts';
-import { putPairs, recode, roundPositive } from './kScales.ts';
-import { affineSearch, fitAffine, fitPositive, sum, sumOfSquares, WITH_IMPORTANCE, weigh } from './search.ts';
+import { encodeScales, putPairs, recode } from './kCodes.ts';
+import { affineSearch, fitAffine, sum, sumOfSquares, WITH_IMPORTANCE, weigh } from './search.ts';
 
 const f = Math.fround;
 const SEARCH = affineSearch(-0.5, 0.1, 15, true);
@@ -48,10 +48,9 @@ export const q2_k: QuantFormat = {
         const how = importance ? WITH_IMPORTANCE : SEARCH;
         scales[group] = fitAffine(x, start, 16, 3, weights, how, codes, group * 16, mins, group);
       }
-      const fit = (values: Float32Array, into: Uint8Array) =>
-        importance ? fitPositive(values, 15, totals, into) : roundPositive(values, 15, into);
-      const d = putHalf(out, b + 80, fit(scales, scaleCodes));
-      const dmin = putHalf(out, b + 82, fit(mins, minCodes));
+      const given = importance ? totals : undefined;
+      const d = putHalf(out, b + 80, encodeScales(scales, 15, given, scaleCodes));
+      const dmin = putHalf(out, b + 82, encodeScales(mins, 15, given, minCodes));
       for (let group = 0; group < 16; group++) {
         out[b + group] = scaleCodes[group]! | (minCodes[group]! << 4);
         const scale = d * scaleCodes[group]!;

@@ -1,6 +1,6 @@
 import { storageType } from '../core/dtype.ts';
 import { half, putHalf, type QuantFormat } from './format.ts';
-import { putPairs } from './kScales.ts';
+import { putPairs } from './kCodes.ts';
 import { clamp, extreme, fitByDescent, fitSymmetric, nearest, sum, sumOfSquares, weigh } from './search.ts';
 
 const f = Math.fround;

@@ -103,18 +103,22 @@ export function quantize(
   for (let row = 0; row < rows; row++) {
     const x = data.subarray(row * rowLength, (row + 1) * rowLength);
     const out = bytes.subarray(row * rowBytes, (row + 1) * rowBytes);
-    if (!format.nonFinite) checkFinite(name, x, row);
+    if (!format.nonFinite) checkValues(format, x, row);
     format.pack(x, out, importance);
     checkScales(format, out, row);
   }
   return bytes;
 }
 
-function checkFinite(name: string, x: Float32Array, row: number): void {
+// Far beyond what a binary16 scale times a code can reach (3e8), and small enough for the sums of the searches.
+const MAX_MAGNITUDE = 1e9;
+
+function checkValues(format: QuantFormat, x: Float32Array, row: number): void {
+  const limit = format.halves ? MAX_MAGNITUDE : Number.MAX_VALUE;
   for (let column = 0; column < x.length; column++) {
-    if (Number.isFinite(x[column])) continue;
+    if (Math.abs(x[column]!) <= limit) continue;
     throw new WeightError(
-      `quantize to ${name}: expected finite values, got ${x[column]} in row ${row}, column ${column}; keep this tensor in a float type`,
+      `quantize to ${format.type.name}: expected finite values${format.halves ? ' below 1e9' : ''}, got ${x[column]} in row ${row}, column ${column}; keep this tensor in a float type`,
     );
   }
 }
@@ -135,6 +139,9 @@ function checkScales(format: QuantFormat, out: Uint8Array, row: number): void {
 
 // Scales are fitted per run of at least 16 columns: without any weight in one, its fit would be 0 / 0.
 const RUN = 16;
+// Within these bounds no sum of the searches leaves the range of float32.
+const MIN_IMPORTANCE = 1e-20;
+const MAX_IMPORTANCE = 1e15;
 
 /**
  * Checks an importance vector. Runs of columns that no activation reached count as the least important column that one
@@ -148,15 +155,17 @@ function usableImportance(name: string, rowLength: number, given?: Float32Array)
   let least = Number.POSITIVE_INFINITY;
   for (let column = 0; column < rowLength; column++) {
     const value = given[column]!;
-    if (!(value >= 0 && value < Number.POSITIVE_INFINITY)) {
-      throw new WeightError(`quantize to ${name}: expected importance values ≥ 0, got ${value} in column ${column}`);
+    if (!(value >= 0 && value <= MAX_IMPORTANCE)) {
+      throw new WeightError(
+        `quantize to ${name}: expected importance values from 0 to ${MAX_IMPORTANCE}, got ${value} in column ${column}`,
+      );
     }
-    if (value > 0 && value < least) least = value;
+    if (value >= MIN_IMPORTANCE && value < least) least = value;
   }
   if (least === Number.POSITIVE_INFINITY) return undefined;
   let filled: Float32Array | undefined;
   for (let start = 0; start < rowLength; start += RUN) {
-    if (given.subarray(start, start + RUN).some((value) => value > 0)) continue;
+    if (given.subarray(start, start + RUN).some((value) => value >= MIN_IMPORTANCE)) continue;
     filled ??= given.slice();
     filled.fill(least, start, start + RUN);
   }
