@@ -98,7 +98,7 @@ export class DecoderRunner implements ModelRunner {
   async forward(rows: PackedBatch): Promise<Float32Array> {
     this.#load(rows);
     for (let i = 0; i < rows.copyCount; i++) {
-      for (const cache of this.#caches) copyKvBlock(cache, rows.copies[2 * i]!, rows.copies[2 * i + 1]!);
+      for (const cache of this.#caches) copyKvBlock(this.#backend, cache, rows.copies[2 * i]!, rows.copies[2 * i + 1]!);
     }
     this.#backend.scope(this.#encode);
     const logits = this.#logits;

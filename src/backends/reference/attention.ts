@@ -40,6 +40,14 @@ export class ReferenceKvCache implements KvCache {
   }
 }
 
+export function copyKvBlock(cache: KvCache, from: number, to: number): void {
+  const { keys, values, blocks } = cache as ReferenceKvCache;
+  for (const data of [keys, values]) {
+    const size = data.length / blocks;
+    data.copyWithin(to * size, from * size, (from + 1) * size);
+  }
+}
+
 export function qkvStore(
   q: Tensor,
   qkv: Tensor,

@@ -60,7 +60,7 @@ export class ReferenceBackend implements Backend {
     };
     const { norm, addNorm, softmax, glu, rope } = normalize;
     const { convTranspose, pool } = spatial;
-    const { qkvStore, denseAttention } = attention;
+    const { qkvStore, denseAttention, copyKvBlock } = attention;
     const createKvCache = (spec: KvSpec, blocks: number, blockSize: number) => {
       const cache = new attention.ReferenceKvCache(spec, blocks, blockSize, this.#release);
       this.#weightBytes += cache.bytes;
@@ -70,7 +70,19 @@ export class ReferenceBackend implements Backend {
       ? required
       : {
           ...required,
-          ...{ norm, addNorm, softmax, glu, rope, convTranspose, pool, qkvStore, denseAttention, createKvCache },
+          ...{
+            norm,
+            addNorm,
+            softmax,
+            glu,
+            rope,
+            convTranspose,
+            pool,
+            qkvStore,
+            denseAttention,
+            createKvCache,
+            copyKvBlock,
+          },
           attention: attention.attention,
           linearExperts: linear.linearExperts,
         };

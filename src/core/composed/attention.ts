@@ -46,6 +46,13 @@ export function composedCreateKvCache(backend: Backend, spec: KvSpec, blocks: nu
   return new ComposedKvCache(backend, spec, blocks, blockSize);
 }
 
+export function composedCopyKvBlock(cache: ComposedKvCache, from: number, to: number): void {
+  const { blockSize } = cache;
+  for (const t of [cache.keys, cache.values]) {
+    t.backend.ops.slice(t.rows(to * blockSize, (to + 1) * blockSize), t, 0, from * blockSize, 1);
+  }
+}
+
 export function composedQkvStore(
   q: Tensor,
   qkv: Tensor,

@@ -10,6 +10,7 @@ import type {
 import {
   ComposedKvCache,
   composedAttention,
+  composedCopyKvBlock,
   composedCreateKvCache,
   composedDenseAttention,
   composedQkvStore,
@@ -28,6 +29,16 @@ export function createKvCache(backend: Backend, spec: KvSpec, blocks: number, bl
   const { ops } = backend;
   if (ops.createKvCache) return ops.createKvCache(spec, blocks, blockSize);
   return composedCreateKvCache(backend, spec, blocks, blockSize);
+}
+
+/** Copies block `from` of a cache over block `to`. */
+export function copyKvBlock(backend: Backend, cache: KvCache, from: number, to: number): void {
+  const inside = (block: number) => Number.isInteger(block) && block >= 0 && block < cache.blocks;
+  if (!inside(from) || !inside(to)) refuse('copyKvBlock', `blocks below ${cache.blocks}`, `${from} and ${to}`);
+  if (from === to) return;
+  if (cache instanceof ComposedKvCache) composedCopyKvBlock(cache, from, to);
+  else if (backend.ops.copyKvBlock) backend.ops.copyKvBlock(cache, from, to);
+  else missing(backend, 'copyKvBlock');
 }
 
 /**
@@ -101,7 +112,7 @@ function checkCache(op: string, cache: KvCache, kvHeads: number, keyDim: number,
 
 function missing(backend: Backend, op: string): never {
   throw new UnsupportedError(
-    `${op}: expected the back-end "${backend.name}" to have it beside createKvCache, got none; a back-end implements createKvCache, qkvStore and attention together`,
+    `${op}: expected the back-end "${backend.name}" to have it beside createKvCache, got none; a back-end implements createKvCache, copyKvBlock, qkvStore and attention together`,
     { feature: op },
   );
 }
