@@ -10,7 +10,7 @@ import type { ByteSource } from './source.ts';
 import { readTextFrom } from './text.ts';
 
 /** An index has about 100 bytes per tensor; the largest published ones stay below 30 MB. */
-const MAX_INDEX_BYTES = 64_000_000;
+export const MAX_INDEX_BYTES = 64_000_000;
 const MAX_INDEX_VALUES = 2 ** 20;
 /** The largest published checkpoints have about 300 files. */
 const MAX_SHARDS = 4096;

@@ -1,0 +1,129 @@
+/** A GGUF file as a Hugging Face model: its metadata as config.json, its tensors under the names and in the order of there. */
+import { FormatError, UnsupportedError } from '../errors.ts';
+import type { SourceTensor, WeightSource } from '../weights.ts';
+import type { Checkpoint } from './checkpoint.ts';
+import { GgufKeys } from './ggufKeys.ts';
+import type { GgufArch } from './ggufNames.ts';
+import { GGUF_ARCHES, hfName } from './ggufNames.ts';
+import { ROPE_TENSORS, ropeParameters } from './ggufRope.ts';
+import { lessOne, unpairRows } from './ggufRows.ts';
+import { sourceOf, sourceTensors } from './weightSource.ts';
+
+export interface GgufModel {
+  /** What config.json of the same model says. */
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly source: WeightSource;
+}
+
+/** Keys that change the result, and the values at which they do not. */
+const RESULT_KEYS: Readonly<Record<string, readonly unknown[]>> = {
+  'attention.scale': [0],
+  'attention.clamp_kqv': [0],
+  'attention.max_alibi_bias': [0],
+  'attention.causal': [true],
+  attn_logit_softcapping: [0],
+  final_logit_softcapping: [0],
+  logit_scale: [0, 1],
+  residual_scale: [0, 1],
+  embedding_scale: [0, 1],
+  expert_count: [0],
+};
+
+/**
+ * Translates an opened GGUF checkpoint. Reads the small tensors of rotary factors, nothing else.
+ * @throws UnsupportedError for an architecture without a mapping, or a key that the mapped class cannot express.
+ */
+export async function ggufModel(gguf: Checkpoint): Promise<GgufModel> {
+  const name = gguf.metadata.get('general.architecture');
+  if (typeof name !== 'string') throw new FormatError('general.architecture: expected a string; is this a model file?');
+  const arch = Object.hasOwn(GGUF_ARCHES, name) ? GGUF_ARCHES[name] : undefined;
+  if (arch === undefined) {
+    const known = Object.keys(GGUF_ARCHES).join(', ');
+    throw new UnsupportedError(`GGUF architecture: expected one of ${known}; got "${name}"`, { feature: name });
+  }
+  const keys = new GgufKeys(gguf.metadata, name);
+  for (const [key, neutral] of Object.entries(RESULT_KEYS)) {
+    const value = keys.get(key);
+    if (value === undefined || neutral.includes(value) || arch.reads?.includes(key)) continue;
+    throw new UnsupportedError(`${name}.${key}: expected ${neutral[0]}, as ${arch.hf} has it; got ${value}`, {
+      feature: key,
+    });
+  }
+  const tensors = sourceTensors(gguf);
+  const config = await configOf(keys, arch, tensors);
+  return { config, source: sourceOf(translated(arch, config, tensors)) };
+}
+
+async function configOf(keys: GgufKeys, arch: GgufArch, tensors: ReadonlyMap<string, SourceTensor>) {
+  const table = tensors.get('token_embd.weight');
+  if (!table) throw new FormatError('token_embd.weight: expected this tensor, got none; the file is incomplete');
+  const hidden = keys.count('embedding_length');
+  const layers = keys.count('block_count');
+  const heads = keys.count('attention.head_count');
+  const headDim = keys.optionalCount('attention.key_length') ?? Math.floor(hidden / heads);
+  const valueDim = keys.optionalCount('attention.value_length') ?? headDim;
+  if (valueDim !== headDim) {
+    throw new UnsupportedError(`attention.value_length: expected the key length ${headDim}, got ${valueDim}`, {
+      feature: 'value heads of another size',
+    });
+  }
+  const window = keys.optionalCount('attention.sliding_window') || undefined;
+  const spread = arch.wideScaleLayers === layers ? Math.floor(hidden / heads) : headDim;
+  return {
+    architectures: [(window && arch.windowed) || arch.hf],
+    model_type: arch.modelType,
+    vocab_size: table.shape[0],
+    hidden_size: hidden,
+    intermediate_size: keys.count('feed_forward_length'),
+    num_hidden_layers: layers,
+    num_attention_heads: heads,
+    num_key_value_heads: keys.optionalCount('attention.head_count_kv') ?? heads,
+    head_dim: headDim,
+    max_position_embeddings: keys.count('context_length'),
+    original_max_position_embeddings: keys.optionalCount('rope.scaling.original_context_length'),
+    rms_norm_eps: keys.number('attention.layer_norm_rms_epsilon'),
+    tie_word_embeddings: !tensors.has('output.weight'),
+    sliding_window: window,
+    layer_types: layerTypes(keys, layers),
+    query_pre_attn_scalar: spread,
+    attn_logit_softcapping: keys.optionalNumber('attn_logit_softcapping'),
+    final_logit_softcapping: keys.optionalNumber('final_logit_softcapping'),
+    num_experts: keys.optionalCount('expert_count'),
+    num_experts_per_tok: keys.optionalCount('expert_used_count'),
+    moe_intermediate_size: keys.optionalCount('expert_feed_forward_length'),
+    norm_topk_prob: keys.optionalBoolean('expert_weights_norm') ?? true,
+    rope_parameters: await ropeParameters(keys, arch, headDim, tensors),
+    bos_token_id: keys.tokenId('bos'),
+    eos_token_id: keys.tokenId('eos'),
+  };
+}
+
+/** Which layers are windowed, where the file says so: every nth is not, or one flag a layer. */
+function layerTypes(keys: GgufKeys, layers: number): readonly string[] | undefined {
+  const key = 'attention.sliding_window_pattern';
+  const flags = keys.list(key);
+  if (flags !== undefined && flags.length < layers) {
+    throw new FormatError(`${key}: expected ${layers} entries, got ${flags.length}`);
+  }
+  const period = flags === undefined ? keys.optionalCount(key) : undefined;
+  if (flags === undefined && period === undefined) return undefined;
+  const windowed = (i: number) => (flags ? flags[i] === true : period === 0 || (i + 1) % (period as number) !== 0);
+  return Array.from({ length: layers }, (_, i) => (windowed(i) ? 'sliding_attention' : 'full_attention'));
+}
+
+type Config = Awaited<ReturnType<typeof configOf>>;
+
+function translated(arch: GgufArch, c: Config, tensors: ReadonlyMap<string, SourceTensor>): Map<string, SourceTensor> {
+  const out = new Map<string, SourceTensor>();
+  for (const [ggufName, stored] of tensors) {
+    if (ROPE_TENSORS.includes(ggufName)) continue;
+    const name = hfName(arch, ggufName);
+    // A name without translation stays, so that the load reports it.
+    let t: SourceTensor = name === undefined ? stored : { ...stored, name };
+    if (arch.pairedRows && /\.attn_q\./.test(ggufName)) t = unpairRows(t, c.num_attention_heads, c.head_dim);
+    if (arch.pairedRows && /\.attn_k\./.test(ggufName)) t = unpairRows(t, c.num_key_value_heads, c.head_dim);
+    if (arch.normsAddOne && /norm\.weight$/.test(ggufName)) t = lessOne(t);
+    out.set(t.name, t);
+  }
+  return out;
+}
