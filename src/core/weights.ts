@@ -105,6 +105,11 @@ export class Weights {
     return new Weights(this.#build, `${this.#prefix}${path.join('.')}.`);
   }
 
+  /** Where the cursor stands, with a final dot; empty at the root. */
+  get path(): string {
+    return this.#prefix;
+  }
+
   get backend(): Backend {
     return this.#build.backend;
   }
@@ -137,6 +142,34 @@ export class Weights {
   /** The tensor if the checkpoint has it. */
   optional(name: string, shape?: Shape): Tensor | undefined {
     return this.has(name) ? this.tensor(name, shape) : undefined;
+  }
+
+  /** Vectors one behind the other, as f32. Without `required`, a part that the checkpoint lacks is zeros. */
+  vector(parts: readonly { readonly name: string; readonly size: number }[], required = true): Tensor {
+    const found = parts.map((p) => (required || this.has(p.name) ? this.#find(p.name) : undefined));
+    const sources = found.filter((t) => t !== undefined);
+    const key = parts.map((p) => this.#prefix + p.name).join('+');
+    const seen = this.#build.tensors.get(key);
+    if (seen) return seen;
+    found.forEach((t, i) => {
+      const size = (parts[i] as { size: number }).size;
+      if (t && sizeOf(t.shape) !== size) throw wrongShape(t, [size]);
+    });
+    const total = parts.reduce((n, p) => n + p.size, 0);
+    const tensor = this.backend.persistent([total], 'f32');
+    this.#build.tensors.set(key, tensor);
+    const bytes = sources.reduce((n, t) => n + bytesOf(t), 0);
+    this.#job({ name: key, order: Math.min(...sources.map((t) => t.order)), bytes }, async () => {
+      const values = new Float32Array(total);
+      let at = 0;
+      for (const [i, part] of parts.entries()) {
+        const source = found[i];
+        if (source) values.set(await readValues(source, this.#build.codec), at);
+        at += part.size;
+      }
+      this.backend.write(tensor, values);
+    });
+    return tensor;
   }
 
   /** A matrix in its stored format. Every axis but the last counts as rows. */

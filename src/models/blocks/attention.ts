@@ -1,0 +1,52 @@
+import type { AttentionOptions, NormOptions, QkvOptions } from '../../core/backend.ts';
+import type { Mixer, Rope } from '../../core/model.ts';
+import { attention as attend, linear, linearAdd, qkvStore } from '../../core/ops.ts';
+import type { Weights } from '../../core/weights.ts';
+import { projection } from './linear.ts';
+
+export interface AttentionSpec {
+  readonly hidden: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly scale: number;
+  /** A query sees itself and the `window - 1` positions before it; absent, all of them. */
+  readonly window?: number | undefined;
+  readonly softcap?: number | undefined;
+  /** Absent on layers without position encoding. */
+  readonly rope?: Rope | undefined;
+  /** Norms of each query and key head. */
+  readonly qNorm?: NormOptions | undefined;
+  readonly kNorm?: NormOptions | undefined;
+  /** Whether the projections have biases; absent, as the checkpoint has them. */
+  readonly bias?: boolean | undefined;
+  readonly outBias?: boolean | undefined;
+}
+
+/** Grouped-query attention over the step's cache: `q_proj`, `k_proj`, `v_proj` (or a fused `qkv_proj`) and `o_proj`. */
+export function attention(w: Weights, a: AttentionSpec): Mixer {
+  const { hidden, heads, kvHeads, headDim, scale, window, softcap, qNorm, kNorm } = a;
+  const sizes = { heads, kvHeads, headDim, valueDim: headDim };
+  const qRows = heads * headDim;
+  const kvRows = kvHeads * headDim;
+  const parts = w.has('qkv_proj.weight')
+    ? [{ name: 'qkv_proj', rows: qRows + 2 * kvRows }]
+    : [
+        { name: 'q_proj', rows: qRows },
+        { name: 'k_proj', rows: kvRows },
+        { name: 'v_proj', rows: kvRows },
+      ];
+  const input = projection(w, parts, hidden, a.bias);
+  const output = projection(w, [{ name: 'o_proj', rows: hidden }], qRows, a.outBias);
+  const table = a.rope ? w.declareRope(a.rope) : 0;
+  const rope = a.rope ? { headDim, rotaryDim: a.rope.rotaryDim, interleaved: false } : undefined;
+  const store: QkvOptions = { ...sizes, rope, qNorm, kNorm };
+  const look: AttentionOptions = { ...sizes, scale, window, softcap };
+  const cache = w.declareCache({ kvHeads, keyDim: headDim, valueDim: headDim, dtype: 'f32' });
+  return (x, s, residual) => {
+    const kv = s.caches[cache]!;
+    const q = qkvStore(linear(x, input.weight, input.plain), rope ? s.cosSin[table] : undefined, kv, s.batch, store);
+    const y = attend(q, kv, s.batch, look);
+    return residual ? linearAdd(residual, y, output.weight, output.adding) : linear(y, output.weight, output.plain);
+  };
+}

@@ -1,0 +1,61 @@
+import type { Batch, NormOptions } from '../../core/backend.ts';
+import type { Decoder, Layer, Step } from '../../core/model.ts';
+import { gatherRows, linear, norm, scaleInto, unaryInto } from '../../core/ops.ts';
+import type { Tensor } from '../../core/tensor.ts';
+import type { Weight } from '../../core/weight.ts';
+import type { Weights } from '../../core/weights.ts';
+
+export interface DecoderParts {
+  readonly table: Weight;
+  readonly layers: readonly Layer[];
+  readonly norm: NormOptions;
+  /** The table again in models with tied embeddings. */
+  readonly head: Weight;
+  readonly maxPositions: number;
+  /** Multiplies the embeddings. */
+  readonly embedScale?: number | undefined;
+  /** `cap * tanh(logit / cap)`. */
+  readonly logitCap?: number | undefined;
+}
+
+/** The loop every decoder-only model shares. Only the residual stream outlives a layer. */
+export function decoder(w: Weights, p: DecoderParts): Decoder {
+  const { table, head, embedScale = 1, logitCap } = p;
+  // Prepared once, so that a step makes no closures: they look at the step and the stream of the moment.
+  let step: Step;
+  let stream: Tensor;
+  const runs = p.layers.map((layer, i) => {
+    const name = `layers.${i}`;
+    return () => {
+      layer(stream, step);
+      step.trace?.(name, stream);
+    };
+  });
+  return {
+    vocab: head.shape[0],
+    hidden: table.shape[1],
+    maxPositions: p.maxPositions,
+    caches: w.caches,
+    ropes: w.ropes,
+    forward(s) {
+      step = s;
+      const { batch, backend } = s;
+      stream = gatherRows(table, batch.tokens, batch.rows);
+      if (embedScale !== 1) scaleInto(stream, embedScale);
+      s.trace?.('embed', stream);
+      for (const run of runs) backend.scope(run);
+      const wanted = wantsAll(batch) ? stream : gatherRows(stream, batch.logitRows, batch.logitCount);
+      const normed = norm(wanted, p.norm);
+      s.trace?.('norm', normed);
+      const logits = linear(normed, head);
+      return logitCap === undefined ? logits : unaryInto('softcap', logits, logitCap);
+    },
+  };
+}
+
+/** Every row in order, as in a decode step: nothing to gather. */
+function wantsAll({ rows, logitCount, host }: Batch): boolean {
+  if (logitCount !== rows) return false;
+  for (let i = 0; i < rows; i++) if (host.logitRows[i] !== i) return false;
+  return true;
+}

@@ -1,0 +1,32 @@
+/** How a layer joins its two mixers to the residual stream. */
+import type { NormOptions } from '../../core/backend.ts';
+import type { Layer, Mixer } from '../../core/model.ts';
+import { addInto, addNorm, norm } from '../../core/ops.ts';
+
+export interface PreNormParts {
+  readonly attnNorm: NormOptions;
+  readonly attn: Mixer;
+  readonly mlpNorm: NormOptions;
+  readonly mlp: Mixer;
+}
+
+/** `x += attn(norm(x)); x += mlp(norm(x))`. */
+export function preNorm({ attnNorm, attn, mlpNorm, mlp }: PreNormParts): Layer {
+  return (x, s) => {
+    attn(norm(x, attnNorm), s, x);
+    mlp(norm(x, mlpNorm), s, x);
+  };
+}
+
+export interface SandwichParts extends PreNormParts {
+  readonly attnPost: NormOptions;
+  readonly mlpPost: NormOptions;
+}
+
+/** `x += norm(attn(norm(x))); x += norm(mlp(norm(x)))`. */
+export function sandwich({ attnNorm, attn, attnPost, mlpNorm, mlp, mlpPost }: SandwichParts): Layer {
+  return (x, s) => {
+    const middle = addNorm(x, norm(attn(norm(x, attnNorm), s), attnPost), mlpNorm);
+    addInto(x, norm(mlp(middle, s), mlpPost));
+  };
+}

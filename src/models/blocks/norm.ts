@@ -1,0 +1,14 @@
+import type { NormOptions } from '../../core/backend.ts';
+import type { Weights } from '../../core/weights.ts';
+
+export interface RmsOptions {
+  readonly width: number;
+  readonly eps: number;
+  /** The checkpoint stores the distance from one. */
+  readonly plusOne?: boolean | undefined;
+}
+
+/** Root-mean-square norm with the cursor's `weight`. */
+export function rmsNorm(w: Weights, { width, eps, plusOne }: RmsOptions): NormOptions {
+  return { kind: 'rms', eps, weight: w.tensor('weight', [width]), plusOne };
+}

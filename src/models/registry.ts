@@ -1,0 +1,150 @@
+/** The list of text architectures, and nothing else knows them all. Code of a family is loaded when it is asked for. */
+import { UnsupportedError } from '../core/errors.ts';
+import type { Arch } from '../core/model.ts';
+import * as s from '../core/schema.ts';
+import type { TextArch } from './arch.ts';
+
+export interface SupportedArch {
+  /** For tables: `Llama`. */
+  readonly title: string;
+  /** `architectures` entries of config.json. */
+  readonly hf: readonly string[];
+  /** `model_type` values, for files that name no architecture. */
+  readonly modelTypes: readonly string[];
+  /** `general.architecture` values of GGUF files. */
+  readonly gguf: readonly string[];
+}
+
+interface Row extends SupportedArch {
+  load(): Promise<TextArch<unknown>>;
+}
+
+/** Erases the configuration's type: what `config` returns is only ever given to `build` of the same architecture. */
+function erased<C>(arch: TextArch<C>): TextArch<unknown> {
+  return { config: (raw) => arch.config(raw), build: (w, c) => arch.build(w, c as C) };
+}
+
+const rows: readonly Row[] = [
+  {
+    title: 'Llama',
+    hf: ['LlamaForCausalLM'],
+    modelTypes: ['llama'],
+    gguf: ['llama'],
+    load: async () => erased((await import('./text/llama.ts')).llama),
+  },
+  {
+    title: 'Mistral',
+    hf: ['MistralForCausalLM'],
+    modelTypes: ['mistral'],
+    gguf: [],
+    load: async () => erased((await import('./text/llama.ts')).mistral),
+  },
+  {
+    title: 'Qwen 2',
+    hf: ['Qwen2ForCausalLM'],
+    modelTypes: ['qwen2'],
+    gguf: ['qwen2'],
+    load: async () => erased((await import('./text/qwen.ts')).qwen2),
+  },
+  {
+    title: 'Qwen 3',
+    hf: ['Qwen3ForCausalLM'],
+    modelTypes: ['qwen3'],
+    gguf: ['qwen3'],
+    load: async () => erased((await import('./text/qwen.ts')).qwen3),
+  },
+  {
+    title: 'Phi 3',
+    hf: ['Phi3ForCausalLM'],
+    modelTypes: ['phi3'],
+    gguf: ['phi3'],
+    load: async () => erased((await import('./text/phi3.ts')).phi3),
+  },
+  {
+    title: 'Gemma',
+    hf: ['GemmaForCausalLM'],
+    modelTypes: ['gemma'],
+    gguf: ['gemma'],
+    load: async () => erased((await import('./text/gemma.ts')).gemma),
+  },
+  {
+    title: 'Gemma 2',
+    hf: ['Gemma2ForCausalLM'],
+    modelTypes: ['gemma2'],
+    gguf: ['gemma2'],
+    load: async () => erased((await import('./text/gemma.ts')).gemma2),
+  },
+  {
+    title: 'Gemma 3',
+    hf: ['Gemma3ForCausalLM'],
+    modelTypes: ['gemma3_text'],
+    gguf: ['gemma3'],
+    load: async () => erased((await import('./text/gemma.ts')).gemma3),
+  },
+  {
+    title: 'SmolLM 3',
+    hf: ['SmolLM3ForCausalLM'],
+    modelTypes: ['smollm3'],
+    gguf: ['smollm3'],
+    load: async () => erased((await import('./text/smollm3.ts')).smollm3),
+  },
+];
+
+/** Every architecture that can be loaded, for listings. */
+export function supported(): readonly SupportedArch[] {
+  return rows.map(({ title, hf, modelTypes, gguf }) => ({ title, hf, modelTypes, gguf }));
+}
+
+const naming = s.object({
+  architectures: s.or(s.array(s.string), []),
+  model_type: s.optional(s.string),
+});
+
+/**
+ * The architecture a configuration names.
+ * @throws UnsupportedError naming the nearest supported ones.
+ */
+export async function archOf(config: unknown): Promise<Arch> {
+  const { architectures, model_type: type } = naming.parse(config, '');
+  const row =
+    rows.find((r) => architectures.some((name) => r.hf.includes(name))) ??
+    (architectures.length === 0 && type !== undefined ? rows.find((r) => r.modelTypes.includes(type)) : undefined);
+  if (row) return { hf: row.hf, gguf: row.gguf, ...(await row.load()) };
+  const asked = architectures[0] ?? type;
+  if (asked === undefined) {
+    throw s.configError(
+      'architectures',
+      'the name of an architecture',
+      config && (config as { architectures?: unknown }).architectures,
+    );
+  }
+  const near = nearest(
+    asked,
+    rows.flatMap((r) => r.hf),
+  );
+  throw new UnsupportedError(`architecture: expected a supported one, got "${asked}"; nearest: ${near.join(', ')}`, {
+    feature: asked,
+  });
+}
+
+/** Names offered in place of an unknown one. */
+const OFFERED = 3;
+
+/** Names that share most pairs of letters with `name`. */
+function nearest(name: string, names: readonly string[]): readonly string[] {
+  const pairs = (text: string) => {
+    const lower = text.replace(/For\w+$/, '').toLowerCase();
+    return new Set(Array.from({ length: Math.max(lower.length - 1, 0) }, (_, i) => lower.slice(i, i + 2)));
+  };
+  const wanted = pairs(name.slice(0, 100));
+  const score = (other: string) => {
+    const own = pairs(other);
+    const common = [...own].filter((p) => wanted.has(p)).length;
+    return common / Math.max(own.size + wanted.size - common, 1);
+  };
+  return names
+    .map((n) => ({ n, at: score(n) }))
+    .sort((a, b) => b.at - a.at)
+    .slice(0, OFFERED)
+    .map(({ n }) => n);
+}

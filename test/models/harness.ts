@@ -1,0 +1,202 @@
+/** Loads a stored model on a back-end and runs packed batches of its prompts. */
+import { existsSync, readFileSync } from 'node:fs';
+import { ReferenceBackend } from '../../src/backends/reference/index.ts';
+import type { Backend } from '../../src/core/backend.ts';
+import type { PackedBatch } from '../../src/core/engine/batch.ts';
+import { readGguf } from '../../src/core/io/gguf.ts';
+import { ggufModel } from '../../src/core/io/ggufModel.ts';
+import { readSafetensors } from '../../src/core/io/safetensors.ts';
+import { safetensorsSource } from '../../src/core/io/weightSource.ts';
+import { DecoderRunner } from '../../src/core/runner.ts';
+import type { WeightSource } from '../../src/core/weights.ts';
+import { readValues, Weights } from '../../src/core/weights.ts';
+import { buildDecoder } from '../../src/models/arch.ts';
+import { archOf } from '../../src/models/registry.ts';
+import { dequantizeInto } from '../../src/quant/index.ts';
+
+export interface TestBackend {
+  readonly name: string;
+  create(): Promise<Backend>;
+}
+
+/** Every back-end the models must be right on. */
+export const backends: readonly TestBackend[] = [
+  { name: 'reference', create: async () => new ReferenceBackend() },
+  { name: 'reference, composed ops', create: async () => new ReferenceBackend({ requiredOnly: true }) },
+];
+
+export const fixtures = new URL('../fixtures/models/', import.meta.url);
+export const codec = { dequantizeInto };
+
+const BLOCK_SIZE = 8;
+const MAX_BLOCKS = 12;
+
+export interface Prompt {
+  readonly ids: Int32Array;
+  /** `[ids.length, vocab]` */
+  readonly logits: Float32Array;
+  /** The greedy continuation, and the logits each token was picked from. */
+  readonly greedy: Int32Array;
+  readonly greedyLogits: Float32Array;
+}
+
+export async function readPrompts(folder: URL): Promise<readonly Prompt[]> {
+  const checkpoint = await readSafetensors(readFileSync(new URL('expected.safetensors', folder)));
+  const source = safetensorsSource(checkpoint);
+  const floats = (name: string) => readValues(source.get(name)!, codec);
+  const ints = async (name: string) => {
+    const info = checkpoint.tensors.get(name)!;
+    const bytes = await info.source.slice(info.offset, info.offset + info.bytes);
+    return new Int32Array(bytes.slice().buffer);
+  };
+  const prompts: Prompt[] = [];
+  for (let i = 0; source.get(`input_ids.${i}`); i++) {
+    prompts.push({
+      ids: await ints(`input_ids.${i}`),
+      logits: await floats(`logits.${i}`),
+      greedy: await ints(`greedy.${i}`),
+      greedyLogits: await floats(`greedy_logits.${i}`),
+    });
+  }
+  return prompts;
+}
+
+export interface Opened {
+  readonly config: unknown;
+  readonly source: WeightSource;
+}
+
+/** `config`: which configuration file stands beside the weights; a GGUF file brings its own. */
+export async function openModel(folder: URL, config = 'config.json'): Promise<Opened> {
+  if (existsSync(new URL('model.gguf', folder))) {
+    return ggufModel(await readGguf(readFileSync(new URL('model.gguf', folder))));
+  }
+  const weights = await readSafetensors(readFileSync(new URL('model.safetensors', folder)));
+  return {
+    config: JSON.parse(readFileSync(new URL(config, folder), 'utf8')) as unknown,
+    source: safetensorsSource(weights),
+  };
+}
+
+/** One sequence on its way through the model. */
+export interface Track {
+  readonly tokens: readonly number[];
+  /** Positions already in the cache. */
+  computed: number;
+  /** Block numbers, in order of position. */
+  readonly blocks: readonly number[];
+}
+
+/** Some tokens of one sequence for the next step. */
+export interface Part {
+  readonly track: Track;
+  readonly count: number;
+}
+
+export class LoadedModel {
+  readonly runner: DecoderRunner;
+  readonly #backend: Backend;
+  readonly #weights: Weights;
+  #tracks = 0;
+
+  private constructor(backend: Backend, weights: Weights, runner: DecoderRunner) {
+    this.#backend = backend;
+    this.#weights = weights;
+    this.runner = runner;
+  }
+
+  static async load(backend: Backend, opened: Opened): Promise<LoadedModel> {
+    const arch = await archOf(opened.config);
+    const weights = Weights.open({ backend, source: opened.source, codec });
+    const decoder = buildDecoder(arch, weights, arch.config(opened.config));
+    await weights.load();
+    const sizes = {
+      blocks: 2 * MAX_BLOCKS,
+      blockSize: BLOCK_SIZE,
+      maxRows: 128,
+      maxSequences: 2,
+      maxBlocks: MAX_BLOCKS,
+    };
+    return new LoadedModel(backend, weights, new DecoderRunner(backend, decoder, sizes));
+  }
+
+  /** A new sequence; at most two live at a time. Blocks of the two lie between each other, and not in order. */
+  track(tokens: Iterable<number>): Track {
+    const which = this.#tracks++ % 2;
+    const blocks = Array.from({ length: MAX_BLOCKS }, (_, i) => 2 * ((i * 5) % MAX_BLOCKS) + which);
+    return { tokens: [...tokens], computed: 0, blocks };
+  }
+
+  /** Runs `count` more tokens of each sequence and returns the logits of all of them, in order. */
+  async step(parts: readonly Part[]): Promise<Float32Array> {
+    const rows = parts.reduce((n, p) => n + p.count, 0);
+    const ints = (n: number) => new Int32Array(n);
+    const batch: PackedBatch = {
+      rows,
+      sequences: parts.length,
+      blocksPerSequence: MAX_BLOCKS,
+      logitCount: rows,
+      copyCount: 0,
+      tokens: ints(rows),
+      positions: ints(rows),
+      slots: ints(rows),
+      seqStart: ints(parts.length + 1),
+      kvLen: ints(parts.length),
+      blockTable: ints(parts.length * MAX_BLOCKS),
+      logitRows: ints(rows),
+      knownLen: ints(parts.length),
+      copies: ints(0),
+    };
+    let row = 0;
+    for (const [s, { track, count }] of parts.entries()) {
+      batch.seqStart[s] = row;
+      for (let i = 0; i < count; i++, row++) {
+        const position = track.computed + i;
+        batch.tokens[row] = track.tokens[position]!;
+        batch.positions[row] = position;
+        batch.slots[row] = track.blocks[Math.floor(position / BLOCK_SIZE)]! * BLOCK_SIZE + (position % BLOCK_SIZE);
+        batch.logitRows[row] = row;
+      }
+      track.computed += count;
+      batch.kvLen[s] = track.computed;
+      batch.knownLen[s] = track.tokens.length;
+      batch.blockTable.set(track.blocks, s * MAX_BLOCKS);
+    }
+    batch.seqStart[parts.length] = row;
+    return (await this.runner.forward(batch)).slice();
+  }
+
+  /** All logits of one sequence, run in steps of at most `size` tokens. */
+  async prefill(tokens: Iterable<number>, size = Number.POSITIVE_INFINITY): Promise<Float32Array> {
+    const track = this.track(tokens);
+    const out: number[] = [];
+    while (track.computed < track.tokens.length) {
+      const count = Math.min(size, track.tokens.length - track.computed);
+      for (const v of await this.step([{ track, count }])) out.push(v);
+    }
+    return Float32Array.from(out);
+  }
+
+  async dispose(): Promise<void> {
+    this.runner.dispose();
+    this.#weights.dispose();
+    await this.#backend.dispose();
+  }
+}
+
+/** Largest difference of two arrays, which must be equally long. */
+export function furthest(a: Float32Array, b: Float32Array): number {
+  if (a.length !== b.length) throw new Error(`expected ${b.length} values, got ${a.length}`);
+  let most = 0;
+  for (let i = 0; i < a.length; i++) {
+    const d = Math.abs(a[i]! - b[i]!);
+    if (!(d <= most)) most = d;
+  }
+  return most;
+}
+
+export function argmax(row: Float32Array): number {
+  let best = 0;
+  for (let i = 1; i < row.length; i++) if (row[i]! > row[best]!) best = i;
+  return best;
+}
