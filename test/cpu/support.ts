@@ -1,3 +1,4 @@
+import { setFlagsFromString } from 'node:v8';
 import {
   COMMAND_ARGUMENTS,
   COMMAND_BYTES,
@@ -81,4 +82,9 @@ export function random(seed: number): () => number {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
     return state / 2 ** 32;
   };
+}
+
+/** Node 20 has relaxed SIMD behind a flag. */
+export function enableRelaxedSimd(): void {
+  if (process.versions.node.startsWith('20.')) setFlagsFromString('--experimental-wasm-relaxed-simd');
 }

@@ -109,6 +109,7 @@ export class FunctionBuilder {
   readonly #paramCount: number;
   readonly #locals: Local[] = [];
   readonly #pooled = new Map<number, Local<'v128'>>();
+  readonly #prologue = new ByteWriter(64);
   readonly #out = new ByteWriter();
   #depth = 0;
 
@@ -141,16 +142,23 @@ export class FunctionBuilder {
   }
 
   /**
-   * A local holding a vector constant that was loaded from the constant pool, so that the engine keeps it in a register
-   * (V8 from version 13 on rebuilds `v128.const` at every use, inside loops too). Call it outside of loops.
+   * Vector constants in locals, loaded from the constant pool when the function starts, so that the engine keeps them in
+   * registers (V8 from version 13 on rebuilds `v128.const` at every use, inside loops too).
    */
-  readonly pooled = {
-    i8x16: (value: number): Local<'v128'> => this.#fromPool(`i8x16(${value})`, this.#constants.i8x16(value)),
-    i16x8: (value: number): Local<'v128'> => this.#fromPool(`i16x8(${value})`, this.#constants.i16x8(value)),
-    i32x4: (value: number): Local<'v128'> => this.#fromPool(`i32x4(${value})`, this.#constants.i32x4(value)),
-    f32x4: (value: number): Local<'v128'> => this.#fromPool(`f32x4(${value})`, this.#constants.f32x4(value)),
-    bytes: (values: readonly number[]): Local<'v128'> => this.#fromPool('bytes', this.#constants.bytes(values)),
-  };
+  readonly pooled = this.#splats((name, address) => this.#fromPool(name, address));
+
+  /** The same, loaded from the pool at every use: for constants that are not worth a register. */
+  readonly inMemory = this.#splats((_, address) => v128.load(0, address));
+
+  #splats<T extends V128>(get: (name: string, address: number) => T) {
+    return {
+      i8x16: (value: number): T => get(`i8x16(${value})`, this.#constants.i8x16(value)),
+      i16x8: (value: number): T => get(`i16x8(${value})`, this.#constants.i16x8(value)),
+      i32x4: (value: number): T => get(`i32x4(${value})`, this.#constants.i32x4(value)),
+      f32x4: (value: number): T => get(`f32x4(${value})`, this.#constants.f32x4(value)),
+      bytes: (values: readonly number[]): T => get('bytes', this.#constants.bytes(values)),
+    };
+  }
 
   get #constants(): ConstantPool {
     if (!this.#pool) throw new Error(`${this.name}: the module was built without a constant pool`);
@@ -160,7 +168,9 @@ export class FunctionBuilder {
   #fromPool(name: string, address: number): Local<'v128'> {
     const known = this.#pooled.get(address);
     if (known) return known;
-    const local = this.v128(name, v128.load(0, address));
+    const local = this.local('v128', name);
+    emitOperand(this.#prologue, 'v128', local.tee(v128.load(0, address)));
+    this.#prologue.byte(OP.drop);
     this.#pooled.set(address, local);
     return local;
   }
@@ -331,6 +341,7 @@ export class FunctionBuilder {
       body.unsigned(1);
       body.byte(VALUE_TYPE_CODES[local.type]);
     }
+    body.bytes(this.#prologue.view());
     body.bytes(this.#out.view());
     body.byte(OP.end);
     return body;

@@ -1,0 +1,170 @@
+import { defineKernel, type KernelContext, split, splitRange } from '../kernel.ts';
+import type { FunctionBuilder, Local } from '../wasm/function.ts';
+import { f32, f32x4, i8x16, i16x8, i32, i32x4, v128 } from '../wasm/ops.ts';
+import { ACTIVATION_BYTES, BLOCK, PAIRS, STEPS, TILE } from './layout.ts';
+
+const LARGEST = 127;
+/** Blocks whose largest magnitude is below this are zero: the reciprocal of the scale would overflow. */
+const SMALLEST = 2 ** -100;
+
+/**
+ * Activations to 8-bit codes per block of 32: `d = max|x| / 127`, `q = round(x / d)` to nearest, ties to even, and
+ * `s = d Σq` for formats with minima. Codes are stored as bytes (`i8`) or 16-bit numbers (`i16`) in tile order
+ * (`layout.ts`); `d` and `s` as `[tile][block][token]`.
+ *
+ * Threads share the rows, or, when `copyStride` is not zero, each makes a private copy `copyStride` bytes behind the
+ * previous one: for a few rows that is cheaper than waiting for each other.
+ */
+function quantizer(kind: 'i8' | 'i16') {
+  const width = ACTIVATION_BYTES[kind];
+  return defineKernel({
+    name: `quantize.${kind}`,
+    fields: { x: 'i32', q: 'i32', d: 'i32', s: 'i32', rows: 'i32', columns: 'i32', copyStride: 'i32' },
+    emit(f, { x, q, d, s, rows, columns, copyStride }, ctx) {
+      const { from, to } = share(f, rows, copyStride, ctx);
+      const shift = f.i32('shift', i32.mul(copyStride, ctx.tid));
+      const row = f.i32('row');
+      const first = f.i32('first');
+      const tokens = f.i32('tokens');
+      const stride = f.i32('stride');
+      const px = f.i32('px');
+      const pq = f.i32('pq');
+      const pd = f.i32('pd');
+      const ps = f.i32('ps');
+      const end = f.i32('end');
+      f.for(row, from, to, 1, () => {
+        first.set(i32.and(row, -TILE));
+        tokens.set(i32.sub(rows, first));
+        tokens.set(i32.select(i32.ltU(tokens, TILE), tokens, TILE));
+        stride.set(i32.shl(tokens, 2));
+        px.set(i32.add(x, i32.mul(row, i32.shl(columns, 2))));
+        end.set(i32.add(px, i32.shl(columns, 2)));
+        const token = i32.shl(i32.sub(row, first), 2);
+        pq.set(i32.add(i32.add(q, shift), i32.add(i32.mul(first, i32.mul(columns, width)), token)));
+        const scales = i32.add(i32.mul(i32.mul(first, i32.shrU(columns, 5)), 4), token);
+        pd.set(i32.add(i32.add(d, shift), scales));
+        ps.set(i32.add(i32.add(s, shift), scales));
+        f.while(i32.ltU(px, end), () => {
+          quantizeBlock(f, kind, px, pq, pd, ps, stride);
+          px.inc(BLOCK * 4);
+          pd.inc(stride);
+          ps.inc(stride);
+        });
+      });
+    },
+    twin({ f32, u8, i16 }, { x, q, d, s, rows, columns, copyStride }, tid, nt) {
+      const [from, to] = copyStride ? [0, rows] : splitRange(rows, tid, nt);
+      const shift = copyStride * tid;
+      const codes = new Int32Array(BLOCK);
+      for (let row = from; row < to; row++) {
+        const first = row - (row % TILE);
+        const tokens = Math.min(TILE, rows - first);
+        const token = row - first;
+        for (let b = 0; b < columns / BLOCK; b++) {
+          const at = (x >>> 2) + row * columns + b * BLOCK;
+          let largest = 0;
+          for (let k = 0; k < BLOCK; k++) largest = Math.max(largest, Math.abs(f32[at + k]!));
+          const scale = Math.fround(largest / LARGEST);
+          const inverse = largest > SMALLEST ? Math.fround(LARGEST / largest) : 0;
+          let sum = 0;
+          for (let k = 0; k < BLOCK; k++) {
+            codes[k] = roundEven(Math.fround(f32[at + k]! * inverse));
+            sum += codes[k]!;
+          }
+          const block = (q >>> 0) + shift + (first * columns + b * BLOCK * tokens) * width;
+          let slot = 0;
+          for (let step = 0; step < STEPS; step++) {
+            const starts = kind === 'i8' ? [0, 16] : PAIRS;
+            for (const start of starts) {
+              const k = start + 4 * step;
+              const to4 = block + (slot++ * tokens + token) * 4;
+              if (kind === 'i8') for (let c = 0; c < 4; c++) u8[to4 + c] = codes[k + c]!;
+              else for (let c = 0; c < 2; c++) i16[to4 / 2 + c] = codes[k + 2 * c]!;
+            }
+          }
+          const pair = first * (columns / BLOCK) + b * tokens + token;
+          f32[((d + shift) >>> 2) + pair] = scale;
+          f32[((s + shift) >>> 2) + pair] = scale * sum;
+        }
+      }
+    },
+  });
+}
+
+function share(f: FunctionBuilder, rows: Local<'i32'>, copyStride: Local<'i32'>, ctx: KernelContext) {
+  const range = split(f, rows, ctx);
+  f.if(copyStride, () => {
+    range.from.set(0);
+    range.to.set(rows);
+  });
+  return range;
+}
+
+/** One block of one row; `pq` ends behind it. */
+function quantizeBlock(
+  f: FunctionBuilder,
+  kind: 'i8' | 'i16',
+  px: Local<'i32'>,
+  pq: Local<'i32'>,
+  pd: Local<'i32'>,
+  ps: Local<'i32'>,
+  stride: Local<'i32'>,
+): void {
+  const values = f.v128s('x', 8);
+  const largest = f.v128('largest');
+  values.forEach((v, i) => {
+    v.set(v128.load(px, 16 * i));
+  });
+  const maxima = values.map((v) => f32x4.abs(v) as ReturnType<typeof f32x4.abs>);
+  while (maxima.length > 1) maxima.push(f32x4.max(maxima.shift()!, maxima.shift()!));
+  largest.set(maxima[0]!);
+  largest.set(
+    f32x4.max(largest, i8x16.shuffle(largest, largest, [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7])),
+  );
+  largest.set(
+    f32x4.max(largest, i8x16.shuffle(largest, largest, [4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11])),
+  );
+  const peak = f.f32('peak', f32x4.extractLane(largest, 0));
+  const scale = f.f32('scale', f32.div(peak, LARGEST));
+  const inverse = f.v128('inverse', f32x4.splat(f32.select(f32.gt(peak, SMALLEST), f32.div(LARGEST, peak), 0)));
+  for (const v of values) v.set(i32x4.truncSatF32x4S(f32x4.nearest(f32x4.mul(v, inverse))));
+  const sums = [...values] as Parameters<typeof i32x4.add>[0][];
+  while (sums.length > 1) sums.push(i32x4.add(sums.shift()!, sums.shift()!));
+  const sum = f.v128('sum', sums[0]!);
+  sum.set(i32x4.add(sum, i8x16.shuffle(sum, sum, [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7])));
+  const total = i32.add(i32x4.extractLane(sum, 0), i32x4.extractLane(sum, 1));
+  f.f32Store(pd, scale);
+  f.f32Store(ps, f32.mul(scale, f32.convertI32S(total)));
+  // Codes of the low and the high half of the block; dword `step` belongs to step `step`.
+  const halves = [0, 4].map((i) =>
+    f.v128(
+      `half${i}`,
+      i8x16.narrowI16x8S(
+        i16x8.narrowI32x4S(values[i]!, values[i + 1]!),
+        i16x8.narrowI32x4S(values[i + 2]!, values[i + 3]!),
+      ),
+    ),
+  );
+  const parts =
+    kind === 'i8'
+      ? halves
+      : halves.flatMap((h) => [f.v128('even', i16x8.shrS(i16x8.shl(h, 8), 8)), f.v128('odd', i16x8.shrS(h, 8))]);
+  for (let step = 0; step < STEPS; step++) {
+    for (const part of parts) {
+      f.v128StoreLane(32, pq, part, step);
+      pq.inc(stride);
+    }
+  }
+}
+
+/** Nearest integer, ties to even, as `f32x4.nearest`; NaN is 0 as in the saturating conversion. */
+function roundEven(x: number): number {
+  const floor = Math.floor(x);
+  const rest = x - floor;
+  if (rest < 0.5) return floor;
+  if (rest > 0.5) return floor + 1;
+  return Number.isNaN(x) ? 0 : floor + (floor & 1);
+}
+
+export const quantizeI8 = quantizer('i8');
+export const quantizeI16 = quantizer('i16');
