@@ -1,4 +1,5 @@
 /** The public object: one loaded model, safe to share between concurrent callers. */
+import type { BackendInfo } from '../backend.ts';
 import type {
   EngineStats,
   GenerationRequest,
@@ -53,6 +54,11 @@ export interface ModelInfo {
   readonly modalities: { readonly input: readonly Modality[]; readonly output: readonly Modality[] };
   readonly maxSeqLen?: number;
   readonly generationDefaults?: GenerationDefaults;
+  readonly vocabSize: number;
+  /** Without one, methods that need text throw `UnsupportedError`. */
+  readonly hasTokenizer: boolean;
+  readonly hasChatTemplate: boolean;
+  readonly backend: BackendInfo;
 }
 
 export interface ModelParts {
@@ -61,7 +67,6 @@ export interface ModelParts {
   /** Other names that `modelId` may use. */
   readonly aliases?: readonly string[];
   readonly info: ModelInfo;
-  readonly vocabSize: number;
   readonly engine: ModelEngine;
   readonly text?: ModelText | undefined;
   readonly defaults?: GenerationDefaults | undefined;
@@ -156,7 +161,7 @@ export class Model {
   /** Logits of every position of a prompt given as ids; needs no tokenizer. */
   async sendRawTokens(tokens: ArrayLike<number>, options: CallOptions = {}): Promise<RawResponse> {
     this.#select(options);
-    return this.#raw(promptIds(tokens, this.#parts.vocabSize), options, undefined);
+    return this.#raw(promptIds(tokens, this.#parts.info.vocabSize), options, undefined);
   }
 
   /** Continues a raw prompt: no template; special tokens are added to text. Ids need no tokenizer. */
@@ -167,7 +172,7 @@ export class Model {
   ): Promise<CompletionResponse> {
     this.#select(options);
     const { name, text, engine } = this.#parts;
-    const completion = prepareCompletion(this.#parts, prompt, params);
+    const completion = prepareCompletion(this.#completionModel(), prompt, params);
     const head = responseHead('cmpl', name);
     const build = (result: GenerationResult) => completionResponse(head, result, completion, text?.spell);
     try {
@@ -183,7 +188,7 @@ export class Model {
     const head = responseHead('cmpl', name);
     const prepared = attempt(() => {
       this.#select(options);
-      return prepareCompletion(this.#parts, prompt, params, 'stream');
+      return prepareCompletion(this.#completionModel(), prompt, params, 'stream');
     });
     const build = (result: GenerationResult) => completionResponse(head, result, unwrap(prepared), text?.spell);
     const value = 'value' in prepared ? prepared.value : undefined;
@@ -226,7 +231,7 @@ export class Model {
     const text = this.#text('detokenize');
     if (tokens.length === 0) return '';
     const { skipSpecialTokens = false } = settings;
-    return text.tokenizer.decode(promptIds(tokens, this.#parts.vocabSize), { skipSpecialTokens });
+    return text.tokenizer.decode(promptIds(tokens, this.#parts.info.vocabSize), { skipSpecialTokens });
   }
 
   config(options: CallOptions = {}): ModelInfo {
@@ -242,7 +247,7 @@ export class Model {
 
   /** The model under its own argument names: `forward({ input_ids })` gives `{ logits }`. */
   inner(): NamedForward {
-    return namedForward(this.#parts.vocabSize, (ids) => this.#parts.engine.rawLogits({ prompt: ids }));
+    return namedForward(this.#parts.info.vocabSize, (ids) => this.#parts.engine.rawLogits({ prompt: ids }));
   }
 
   /** Counters and gauges of the engine. */
@@ -266,6 +271,11 @@ export class Model {
     if (modelId !== undefined && modelId !== name && !aliases.includes(modelId)) {
       throw new ModelNotFoundError(`model: expected ${name}, got ${JSON.stringify(modelId)}`, modelId);
     }
+  }
+
+  #completionModel() {
+    const { text, defaults, info } = this.#parts;
+    return { text, defaults, vocabSize: info.vocabSize };
   }
 
   #text(what: string): ModelText {

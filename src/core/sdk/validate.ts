@@ -22,6 +22,8 @@ export interface NormalChat {
 /** Messages of one request; far above any real chat, below what would stall a template. */
 const MAX_MESSAGES = 100_000;
 const MAX_CHOICES = 1024;
+/** Ids of one prompt; no context is as long. */
+const MAX_PROMPT = 2 ** 26;
 const MAX_TOP_LOGPROBS = 1024;
 
 function refuse(message: string): never {
@@ -314,9 +316,11 @@ function flag(name: string, value: unknown): void {
 
 /** The ids of a prompt given as numbers: whole numbers below `vocabSize`, at least one. */
 export function promptIds(ids: ArrayLike<number>, vocabSize: number): Uint32Array {
-  if (typeof ids !== 'object' || ids === null || !Number.isInteger(ids.length)) {
+  const length: unknown = typeof ids === 'object' && ids !== null ? ids.length : undefined;
+  if (!(typeof length === 'number' && Number.isInteger(length) && length >= 0)) {
     refuse(`prompt: expected text or token ids, got ${show(ids)}`);
   }
+  if (length > MAX_PROMPT) refuse(`prompt: expected at most ${MAX_PROMPT} token ids, got ${length}`);
   if (ids.length === 0)
     throw new RequestValidationError('empty_prompt', 'prompt: expected at least one token, got none');
   const out = new Uint32Array(ids.length);

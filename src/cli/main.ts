@@ -1,0 +1,105 @@
+/** The command line: reads options, loads the command asked for, and turns its outcome into an exit status. */
+import { Command, CommanderError } from 'commander';
+import { names, real, whole, wholeList } from './args.ts';
+import type { BenchFlags } from './bench.ts';
+import { exitCodeOf, failureText } from './exit.ts';
+import type { RunFlags } from './run.ts';
+import { packageVersion } from './version.ts';
+
+const MAX_TOKENS = 2 ** 31;
+
+function modelOptions(command: Command): Command {
+  return command
+    .option('-m, --model <model>', 'folder, .gguf file, hub id or URL; the embedded SmolLM2-135M-Instruct when absent')
+    .option('-f, --file <names>', 'GGUF files of a folder or repository, separated by semicolons', names)
+    .option('--threads <n>', 'threads of the CPU back-end', whole(1, 1024))
+    .option('--device <name>', 'auto, cpu, webgpu or reference')
+    .option('--simd <level>', 'auto, relaxed, simd or off')
+    .option('--dtype <type>', 'auto keeps the stored formats, f32 computes exactly');
+}
+
+export function program(): Command {
+  const root = new Command('tramontane')
+    .description('Local language models in any JavaScript runtime.')
+    .version(packageVersion)
+    .exitOverride()
+    .showHelpAfterError('(--help lists the options)');
+
+  modelOptions(root.command('run').description('chat with a model, or answer one prompt'))
+    .argument('[prompt...]', 'the question; without it, a chat (or the text on stdin, where that is no terminal)')
+    .option('--system <text>', 'system message')
+    .option('--raw', 'continue the prompt as it is, without a chat template')
+    .option('-n, --max-tokens <n>', 'longest answer', whole(1, MAX_TOKENS))
+    .option('--temperature <x>', '0 takes the most likely token', real(0))
+    .option('--top-k <n>', 'keep the n most likely tokens', whole(0))
+    .option('--top-p <x>', 'keep the most likely tokens of this total probability', real(0, 1))
+    .option('--min-p <x>', 'keep tokens above this share of the most likely one', real(0, 1))
+    .option('--repetition-penalty <x>', '1 is none', real(0.001, 1000))
+    .option('--seed <n>', 'the same seed gives the same answer', whole(0))
+    .option('--thinking', 'let the model think first, where it can')
+    .option('--no-thinking', 'answer at once')
+    .option('--reasoning-effort <level>', 'off, low, medium, high or xhigh')
+    .option('-c, --chat-template <template>', 'template text or file')
+    .option('-t, --tokenizer <file>', 'a tokenizer.json')
+    .option('--context <n>', 'positions of prompt and answer together', whole(1, MAX_TOKENS))
+    .option('--revision <name>', 'branch, tag or commit of a hub repository')
+    .option('--token-source <source>', 'literal:TOKEN, env:NAME, path:FILE, cache or none')
+    .option('--offline', 'use only what is on disk')
+    .option('-q, --quiet', 'no progress and no figures on stderr')
+    .action(async (prompt: string[], flags: RunFlags) => {
+      const { run } = await import('./run.ts');
+      process.exitCode = await run(prompt.join(' '), flags);
+    });
+
+  modelOptions(root.command('bench').description('measure decoding, prefill, start-up and memory'))
+    .option('--prompt <n>', 'prompt tokens of a prefill', whole(1, 1 << 20), 512)
+    .option('--gen <n>', 'tokens to generate', whole(2, 1 << 20), 128)
+    .option('--parallel <n>', 'sequences decoding together', whole(1, 4096), 1)
+    .option('--reps <n>', 'repetitions; the medians are reported', whole(1, 1000), 3)
+    .option('--json', 'one JSON object on stdout')
+    .option('--prompts <file>', 'prompts of a comparison with other engines (bench/peers)')
+    .option('--decode <n>', 'with --prompts: tokens to generate', whole(2, 1 << 20), 128)
+    .option('--batch <list>', 'with --prompts: numbers of sequences, such as 4,8', wholeList(1, 4096), [4, 8])
+    .option('--batch-decode <n>', 'with --prompts: tokens of each sequence of a batch', whole(1, 1 << 20), 64)
+    .option('--task <task>', 'with --prompts: gen', 'gen')
+    .action(async (flags: BenchFlags) => {
+      const { bench } = await import('./bench.ts');
+      await bench(flags);
+    });
+
+  root
+    .command('doctor')
+    .description('what this machine offers')
+    .option('--json', 'one JSON object')
+    .option('--offline', 'do not ask the network')
+    .action(async (flags: { json?: boolean; offline?: boolean }) => {
+      const { doctor } = await import('./doctor.ts');
+      process.exitCode = await doctor(flags);
+    });
+
+  root
+    .command('models')
+    .description('supported architectures, file formats and quantization types')
+    .option('--json', 'one JSON object')
+    .action(async (flags: { json?: boolean }) => {
+      const { models } = await import('./models.ts');
+      models(flags);
+    });
+
+  return root;
+}
+
+/** Runs a command line (without node and script) and sets the exit status. */
+export async function main(argv: readonly string[]): Promise<void> {
+  // A reader that closes the pipe early (`| head`) ends the program quietly.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(0);
+    throw error;
+  });
+  try {
+    await program().parseAsync(argv, { from: 'user' });
+  } catch (error) {
+    if (!(error instanceof CommanderError)) process.stderr.write(`${failureText(error)}\n`);
+    process.exitCode = exitCodeOf(error);
+  }
+}

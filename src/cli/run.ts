@@ -1,0 +1,129 @@
+/** `tramontane run`: one answer, or a chat. */
+import type { Device, LoadOptions, ModelDType } from '../core/sdk/options.ts';
+import type { CompletionParams, SamplingParams } from '../core/sdk/request.ts';
+import { EMBEDDED_MODEL } from '../embedded.ts';
+import { loadModel } from '../load.ts';
+import { answer } from './answer.ts';
+import { INTERRUPTED } from './exit.ts';
+import { ProgressBar } from './terminal.ts';
+
+export interface ModelFlags {
+  readonly model?: string;
+  readonly file?: readonly string[];
+  readonly threads?: number;
+  readonly device?: string;
+  readonly simd?: string;
+  readonly dtype?: string;
+}
+
+export interface RunFlags extends ModelFlags {
+  readonly system?: string;
+  readonly raw?: boolean;
+  readonly maxTokens?: number;
+  readonly temperature?: number;
+  readonly topK?: number;
+  readonly topP?: number;
+  readonly minP?: number;
+  readonly repetitionPenalty?: number;
+  readonly seed?: number;
+  readonly thinking?: boolean;
+  readonly reasoningEffort?: string;
+  readonly chatTemplate?: string;
+  readonly tokenizer?: string;
+  readonly context?: number;
+  readonly revision?: string;
+  readonly tokenSource?: string;
+  readonly offline?: boolean;
+  readonly quiet?: boolean;
+}
+
+/** The load options behind the flags all commands share; wrong words are refused by `loadModel`, by name. */
+export function loadOptions(flags: ModelFlags): LoadOptions {
+  return {
+    files: flags.file,
+    threads: flags.threads,
+    device: flags.device as Device | undefined,
+    simd: flags.simd as LoadOptions['simd'],
+    dtype: flags.dtype as ModelDType | undefined,
+  };
+}
+
+/** Sampling asked for on the command line, or `undefined` when nothing was. */
+export function samplingOf(flags: RunFlags): SamplingParams | undefined {
+  const { temperature, topK, topP, minP, repetitionPenalty } = flags;
+  const given = { temperature, topK, topP, minP, repetitionPenalty };
+  const set = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+  return Object.keys(set).length > 0 ? set : undefined;
+}
+
+/** Answers once or chats; the result is the exit status. */
+export async function run(prompt: string, flags: RunFlags): Promise<number> {
+  const { stdin, stdout, stderr } = process;
+  const interactive = prompt === '' && stdin.isTTY === true;
+  const bar = new ProgressBar(flags.quiet ? { write: () => undefined } : stderr);
+  const loading = loadModel(flags.model ?? EMBEDDED_MODEL.name, {
+    ...loadOptions(flags),
+    chatTemplate: flags.chatTemplate,
+    tokenizerJson: flags.tokenizer,
+    maxModelLen: flags.context,
+    hfRevision: flags.revision,
+    tokenSource: flags.tokenSource,
+    offline: flags.offline,
+    onProgress: bar.update,
+  });
+  // The text is read while the model loads; a failed load is reported below.
+  loading.catch(() => undefined);
+  const text = prompt !== '' || interactive ? prompt : (await readAll(stdin)).trim();
+  const model = await loading.finally(() => bar.clear());
+  try {
+    if (interactive) {
+      const { chat } = await import('./chat.ts');
+      return await chat(model, flags);
+    }
+    const { thinking, reasoningEffort, seed } = flags;
+    const limits = flags.maxTokens === undefined ? {} : { maxLen: flags.maxTokens };
+    const common = {
+      sampling: { ...(samplingOf(flags) ?? { topK: 1 }), ...limits },
+      ...(seed === undefined ? {} : { seed }),
+    };
+    const messages = [
+      ...(flags.system === undefined ? [] : [{ role: 'system', content: flags.system }]),
+      { role: 'user', content: text },
+    ];
+    const stream = flags.raw
+      ? model.streamComplete(text, common satisfies CompletionParams)
+      : model.streamChatRequest({
+          messages,
+          ...common,
+          ...(thinking === undefined ? {} : { enableThinking: thinking }),
+          // Checked with the request, which names the words allowed.
+          ...(reasoningEffort === undefined ? {} : { reasoningEffort: reasoningEffort as never }),
+        });
+    const stop = onInterrupt(() => stream.cancel());
+    try {
+      const result = await answer(stream, stdout, flags.quiet ? undefined : stderr);
+      return result.finishReason === 'canceled' ? INTERRUPTED : 0;
+    } finally {
+      stop();
+    }
+  } finally {
+    await model.dispose();
+  }
+}
+
+/** The first Ctrl-C runs `first`, the next one leaves. */
+function onInterrupt(first: () => void): () => void {
+  let seen = 0;
+  const handler = () => {
+    if (seen++ === 0) first();
+    else process.exit(INTERRUPTED);
+  };
+  process.on('SIGINT', handler);
+  return () => process.off('SIGINT', handler);
+}
+
+async function readAll(input: NodeJS.ReadStream): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of input) chunks.push(typeof chunk === 'string' ? new TextEncoder().encode(chunk) : chunk);
+  return new TextDecoder().decode(await new Blob(chunks as Uint8Array<ArrayBuffer>[]).arrayBuffer());
+}
