@@ -478,6 +478,7 @@ export const f64x2 = {
   splat: splat(0x14, 'f64'),
   extractLane: extractLane(0x21, 'f64'),
   promoteLowF32x4: unary(0x5f),
+  nearest: unary(0x94),
   sqrt: unary(0xef),
   add: binary(0xf0),
   sub: binary(0xf1),
