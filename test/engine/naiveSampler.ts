@@ -26,11 +26,14 @@ export function naiveDistribution(
       if (token < vocab && excess >= 0) z[token]! -= dry.multiplier * (dry.base ?? 1.75) ** excess;
     }
   }
+  const seen = new Set(all);
+  const counts = new Map<number, number>();
+  for (const t of generated) counts.set(t, (counts.get(t) ?? 0) + 1);
   for (let t = 0; t < vocab; t++) {
-    const count = generated.filter((g) => g === t).length;
+    const count = counts.get(t) ?? 0;
     z[t]! -= count * (p.frequencyPenalty ?? 0) + (count > 0 ? (p.presencePenalty ?? 0) : 0);
     const r = p.repetitionPenalty ?? 1;
-    if (all.includes(t)) z[t] = z[t]! > 0 ? z[t]! / r : z[t]! * r;
+    if (seen.has(t)) z[t] = z[t]! > 0 ? z[t]! / r : z[t]! * r;
     z[t]! += p.logitsBias?.get(t) ?? 0;
   }
 

@@ -125,7 +125,7 @@ const logit = fc.oneof(
   { weight: 1, arbitrary: fc.constantFrom(0, 1, 2) },
   { weight: 1, arbitrary: fc.constant(Number.NEGATIVE_INFINITY) },
 );
-const optional = <T>(a: fc.Arbitrary<T>) => fc.option(a, { nil: undefined });
+const optional = <T>(a: fc.Arbitrary<T>) => fc.option(a, { nil: undefined, freq: 1 });
 const params: fc.Arbitrary<SamplingParams> = fc.record({
   temperature: optional(fc.double({ min: 0.1, max: 3, noNaN: true })),
   topK: optional(fc.integer({ min: -1, max: 900 })),
@@ -151,7 +151,7 @@ describe('against a plain float64 model', () => {
     fc.assert(
       fc.property(
         fc.array(logit, { minLength: 2, maxLength: 40 }),
-        fc.integer({ min: 1, max: 30 }),
+        fc.constantFrom(1, 2, 30, 60),
         params,
         fc.array(fc.nat(45), { minLength: 1, maxLength: 60 }),
         fc.nat(60),
@@ -178,8 +178,17 @@ describe('against a plain float64 model', () => {
           expect(expected.probabilities[sampler.sample(logits, context).token]).toBeGreaterThan(0);
         },
       ),
-      { numRuns: 200 },
+      { numRuns: 400 },
     );
+  });
+
+  it('drops what is not above min-p, exactly', () => {
+    const logits = Float32Array.from({ length: 1000 }, (_, i) => -i / 64);
+    for (const minP of [0.5, 0.1, 0.011, Math.exp(-1)]) {
+      const { ids } = new Sampler({ temperature: 1, minP }, { vocabSize: 1000 }).distribution(logits, none);
+      const kept = [...logits].filter((logit) => Math.exp(logit) > minP).length;
+      expect([...ids]).toEqual(Array.from({ length: kept }, (_, i) => i));
+    }
   });
 
   it('breaks ties by the lower id, whatever the number kept', () => {

@@ -1,4 +1,6 @@
 /** One step for the model, as packed rows in arrays that are reused. Mirrors the host side of `Batch` in `backend.ts`. */
+import type { Plan } from './plan.ts';
+import type { Sequence } from './sequence.ts';
 
 /**
  * Sequence `s` owns rows `[seqStart[s], seqStart[s + 1])`, the last positions of its `kvLen[s]` cached ones. Entries past
@@ -23,6 +25,89 @@ export interface PackedBatch {
   readonly logitRows: Int32Array;
   /** Tokens each sequence is known to have, computed or not. */
   readonly knownLen: Int32Array;
-  /** Pairs `(from, to)` of blocks to copy before the rows run. */
+  /** `copyCount` pairs `(from, to)` of blocks, to be copied in this order before the rows run. */
   readonly copies: Int32Array;
+}
+
+export interface BatchLimits {
+  readonly maxRows: number;
+  readonly maxSequences: number;
+  readonly maxLogitRows: number;
+  /** Blocks of the longest sequence. */
+  readonly maxBlocks: number;
+  readonly blockSize: number;
+}
+
+/** Writes plans into one batch whose arrays it keeps. */
+export class BatchBuilder {
+  readonly #limits: BatchLimits;
+  readonly #batch: PackedBatch;
+
+  constructor(limits: BatchLimits) {
+    const { maxRows, maxSequences, maxLogitRows, maxBlocks } = limits;
+    this.#limits = limits;
+    this.#batch = {
+      rows: 0,
+      sequences: 0,
+      blocksPerSequence: 0,
+      logitCount: 0,
+      copyCount: 0,
+      tokens: new Int32Array(maxRows),
+      positions: new Int32Array(maxRows),
+      slots: new Int32Array(maxRows),
+      seqStart: new Int32Array(maxSequences + 1),
+      kvLen: new Int32Array(maxSequences),
+      blockTable: new Int32Array(maxSequences * maxBlocks),
+      logitRows: new Int32Array(maxLogitRows),
+      knownLen: new Int32Array(maxSequences),
+      copies: new Int32Array(2 * maxSequences),
+    };
+  }
+
+  build(plan: Plan): PackedBatch {
+    const batch = this.#batch;
+    batch.rows = 0;
+    batch.logitCount = 0;
+    batch.sequences = plan.count;
+    batch.blocksPerSequence = 0;
+    for (let s = 0; s < plan.count; s++) {
+      batch.blocksPerSequence = Math.max(batch.blocksPerSequence, plan.sequences[s]!.blockCount);
+    }
+    batch.copyCount = plan.copyCount;
+    for (let i = 0; i < 2 * plan.copyCount; i++) batch.copies[i] = plan.copies[i]!;
+    for (let s = 0; s < plan.count; s++) {
+      const sequence = plan.sequences[s]!;
+      const rows = plan.rowCounts[s]!;
+      batch.seqStart[s] = batch.rows;
+      batch.kvLen[s] = sequence.computed + rows;
+      batch.knownLen[s] = sequence.length;
+      this.#writeBlocks(s, sequence);
+      this.#writeRows(sequence, rows);
+      const wanted = plan.logits[s] === 'all' ? rows : plan.logits[s] === 'last' ? 1 : 0;
+      for (let r = batch.rows - wanted; r < batch.rows; r++) batch.logitRows[batch.logitCount++] = r;
+    }
+    batch.seqStart[plan.count] = batch.rows;
+    return batch;
+  }
+
+  #writeBlocks(s: number, sequence: Sequence): void {
+    const { blockTable, blocksPerSequence } = this.#batch;
+    const base = s * blocksPerSequence;
+    for (let i = 0; i < blocksPerSequence; i++) {
+      blockTable[base + i] = i < sequence.blockCount ? sequence.blocks[i]! : -1;
+    }
+  }
+
+  #writeRows(sequence: Sequence, rows: number): void {
+    const batch = this.#batch;
+    const { blockSize } = this.#limits;
+    for (let i = 0; i < rows; i++) {
+      const position = sequence.computed + i;
+      const row = batch.rows + i;
+      batch.tokens[row] = sequence.tokens[position]!;
+      batch.positions[row] = position;
+      batch.slots[row] = sequence.blocks[Math.floor(position / blockSize)]! * blockSize + (position % blockSize);
+    }
+    batch.rows += rows;
+  }
 }

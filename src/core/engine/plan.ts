@@ -1,0 +1,55 @@
+/** What one step runs. Made by the scheduler, reused from step to step. */
+import type { Sequence } from './sequence.ts';
+
+export type WantedLogits = 'none' | 'last' | 'all';
+
+export interface PlanLimits {
+  readonly maxRows: number;
+  readonly maxSequences: number;
+  readonly maxLogitRows: number;
+}
+
+export class Plan {
+  readonly limits: PlanLimits;
+  /** The first `count` entries of these belong to the step: a sequence runs its next `rowCounts[i]` tokens. */
+  readonly sequences: Sequence[] = [];
+  readonly rowCounts: Int32Array;
+  readonly logits: WantedLogits[] = [];
+  count = 0;
+  rows = 0;
+  logitRows = 0;
+  /** Pairs `(from, to)` of blocks, copied in this order before the rows run. */
+  readonly copies: Int32Array;
+  copyCount = 0;
+
+  constructor(limits: PlanLimits) {
+    this.limits = limits;
+    this.rowCounts = new Int32Array(limits.maxSequences);
+    this.copies = new Int32Array(2 * limits.maxSequences);
+  }
+
+  clear(): void {
+    for (let i = 0; i < this.count; i++) this.sequences[i]!.planned = false;
+    this.count = 0;
+    this.rows = 0;
+    this.logitRows = 0;
+    this.copyCount = 0;
+  }
+
+  add(sequence: Sequence, rows: number, logits: WantedLogits): void {
+    this.sequences[this.count] = sequence;
+    this.rowCounts[this.count] = rows;
+    this.logits[this.count] = logits;
+    this.count++;
+    this.rows += rows;
+    this.logitRows += logits === 'all' ? rows : logits === 'last' ? 1 : 0;
+    sequence.planned = true;
+    sequence.passedOver = 0;
+  }
+
+  copy(from: number, to: number): void {
+    this.copies[2 * this.copyCount] = from;
+    this.copies[2 * this.copyCount + 1] = to;
+    this.copyCount++;
+  }
+}

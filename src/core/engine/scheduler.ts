@@ -1,0 +1,368 @@
+/**
+ * Decides what each step runs. A sequence has known and computed tokens; a plan gives each some of the difference. That
+ * one rule is prefill, prefill in pieces, decode, prefix reuse and the way back after a preemption.
+ *
+ * Nothing here waits or touches a tensor.
+ */
+import type { BlockPool } from './blocks.ts';
+import { Paging } from './paging.ts';
+import { Plan, type PlanLimits } from './plan.ts';
+import { type Sequence, SequenceGroup } from './sequence.ts';
+
+/** A prompt passed over this often comes before decoding sequences. */
+const MAX_PASSED_OVER = 8;
+/** A request that found no blocks this often makes running ones give theirs up. */
+const MAX_BLOCKED = 64;
+
+export interface SchedulerOptions extends PlanLimits {
+  /** Sequences that may run at the same time. */
+  readonly maxNumSeqs: number;
+  readonly prefixCache: boolean;
+}
+
+/** Work that keeps its place in the line: everything before it ends first, everything after it waits. */
+export interface ControlTask {
+  readonly run: () => Promise<void>;
+}
+
+export class Scheduler {
+  readonly plan: Plan;
+  readonly #options: SchedulerOptions;
+  readonly #pool: BlockPool;
+  readonly #paging: Paging;
+
+  /** Not started yet, in order of arrival. */
+  readonly #queue = new Set<SequenceGroup | ControlTask>();
+  /** Started, without blocks; in order of arrival. They come before the queue. */
+  readonly #preempted: Sequence[] = [];
+  /** In order of admission. */
+  readonly #running: Sequence[] = [];
+  readonly #prefills: Sequence[] = [];
+  #reserved = 0;
+  #parked = 0;
+  /** Steps for which the head of the line found no blocks. */
+  #blocked = 0;
+  /** Where decoding goes on when a step cannot take every sequence. */
+  #cursor = 0;
+  #rawTurn = true;
+
+  preemptions = 0;
+
+  constructor(pool: BlockPool, options: SchedulerOptions) {
+    this.#pool = pool;
+    this.#options = options;
+    this.#paging = new Paging(pool, options);
+    this.plan = new Plan(options);
+  }
+
+  /** Sequences that hold a slot. */
+  get active(): number {
+    return this.#running.length + this.#reserved;
+  }
+
+  /** Requests and tasks that have not started. */
+  get queued(): number {
+    return this.#queue.size;
+  }
+
+  /** Started sequences that lost their slot for a while. */
+  get interrupted(): number {
+    return this.#preempted.length + this.#parked;
+  }
+
+  add(item: SequenceGroup | ControlTask): void {
+    this.#queue.add(item);
+  }
+
+  /** The task at the head of the line, once nothing before it runs. */
+  takeTask(): ControlTask | undefined {
+    if (this.active > 0 || this.#preempted.length > 0) return undefined;
+    const head = this.#head();
+    if (head === undefined || head instanceof SequenceGroup) return undefined;
+    this.#queue.delete(head);
+    return head;
+  }
+
+  removeTask(task: ControlTask): boolean {
+    return this.#queue.delete(task);
+  }
+
+  // -------------------------------------------------------------------------------------------------------------- //
+  // One step
+
+  /** Fills `plan`; an empty one means that there is nothing to run. */
+  schedule(): Plan {
+    const { plan } = this;
+    plan.clear();
+    this.#admit();
+    if (!this.#planRaw()) this.#planPacked();
+    for (const sequence of this.#running) if (!sequence.planned) sequence.passedOver++;
+    return plan;
+  }
+
+  /** The plan has run: its tokens are computed. */
+  commit(): void {
+    const { plan } = this;
+    for (let i = 0; i < plan.count; i++) {
+      const sequence = plan.sequences[i]!;
+      sequence.computed += plan.rowCounts[i]!;
+      this.#paging.publish(sequence);
+    }
+  }
+
+  /** The other choices of a request start, on the prompt that the first one has computed. */
+  fork(group: SequenceGroup): void {
+    const [first, ...others] = group.sequences;
+    for (const other of others) {
+      this.#reserved--;
+      this.#paging.fork(first!, other);
+      this.#run(other);
+    }
+  }
+
+  /** Nothing of the sequence stays computed; it runs again from its first token. */
+  rewind(sequence: Sequence): void {
+    this.#paging.release(sequence);
+  }
+
+  finish(sequence: Sequence): void {
+    this.#paging.release(sequence);
+    this.#leave(sequence);
+    sequence.status = 'finished';
+  }
+
+  /** Ends every choice of a request, wherever it stands. */
+  remove(group: SequenceGroup): void {
+    this.#queue.delete(group);
+    for (const sequence of group.sequences) this.finish(sequence);
+  }
+
+  /** Takes a request out until `unpark`: it keeps neither slots nor blocks, so it is in nobody's way. */
+  park(group: SequenceGroup): void {
+    for (const sequence of group.sequences) {
+      if (sequence.status === 'finished') continue;
+      this.#paging.release(sequence);
+      this.#leave(sequence);
+      sequence.status = 'parked';
+      this.#parked++;
+    }
+  }
+
+  unpark(group: SequenceGroup): void {
+    for (const sequence of group.sequences) {
+      if (sequence.status !== 'parked') continue;
+      this.#leave(sequence);
+      this.#enterLine(sequence);
+    }
+  }
+
+  /** Every request that has started and still holds a slot. */
+  activeGroups(): Set<SequenceGroup> {
+    const groups = new Set<SequenceGroup>();
+    for (const sequence of this.#running) groups.add(sequence.group);
+    return groups;
+  }
+
+  // -------------------------------------------------------------------------------------------------------------- //
+  // Admission
+
+  #admit(): void {
+    for (;;) {
+      const resumed = this.#preempted[0];
+      const head = resumed?.group ?? this.#head();
+      if (!(head instanceof SequenceGroup)) return;
+      const first = resumed ?? head.sequences[0]!;
+      if (!this.#hasSlots(first, resumed === undefined)) return;
+      if (this.#running.length > 0 && this.#slack(first) < 0) {
+        if (++this.#blocked <= MAX_BLOCKED) return;
+        this.#blocked = 0;
+        if (!this.#makeRoom(first)) return;
+      }
+      this.#blocked = 0;
+      if (resumed !== undefined) this.#preempted.splice(this.#preempted.indexOf(resumed), 1);
+      else this.#start(first.group);
+      this.#run(first);
+    }
+  }
+
+  #head(): SequenceGroup | ControlTask | undefined {
+    for (const item of this.#queue) return item;
+    return undefined;
+  }
+
+  #start(group: SequenceGroup): void {
+    this.#queue.delete(group);
+    for (let i = 1; i < group.size; i++) group.sequences[i]!.status = 'reserved';
+    this.#reserved += group.size - 1;
+  }
+
+  #run(sequence: Sequence): void {
+    sequence.status = 'running';
+    sequence.passedOver = 0;
+    this.#running.push(sequence);
+  }
+
+  /** A request with more choices than there are slots runs alone. */
+  #hasSlots(first: Sequence, starting: boolean): boolean {
+    const { maxNumSeqs } = this.#options;
+    const { size } = first.group;
+    if (!starting) return this.active + 1 <= Math.max(maxNumSeqs, size);
+    return this.active + size <= maxNumSeqs || (this.active === 0 && size > maxNumSeqs);
+  }
+
+  /**
+   * Blocks left over if all known tokens of `first` were computed, beside what is promised to running prompts and one
+   * more block for each sequence.
+   */
+  #slack(first: Sequence): number {
+    let free = this.#pool.free - this.#running.length - this.#paging.missing(first);
+    for (const sequence of this.#running) free -= Math.max(0, this.#paging.missing(sequence));
+    return free < 0 ? free + this.#paging.shareable(first) : free;
+  }
+
+  /** Preempts decoding sequences from the youngest, never the oldest, if that makes `first` fit. */
+  #makeRoom(first: Sequence): boolean {
+    let slack = this.#slack(first);
+    let from = this.#running.length;
+    while (slack < 0 && --from > 0) {
+      const sequence = this.#running[from]!;
+      if (mayYield(sequence))
+        slack += this.#paging.exclusive(sequence) + 1 + Math.max(0, this.#paging.missing(sequence));
+    }
+    if (slack < 0) return false;
+    for (let i = this.#running.length - 1; i >= from; i--) {
+      if (mayYield(this.#running[i]!)) this.#preempt(this.#running[i]!);
+    }
+    return true;
+  }
+
+  #preempt(sequence: Sequence): void {
+    this.preemptions++;
+    this.#paging.release(sequence);
+    this.#leave(sequence);
+    this.#enterLine(sequence);
+  }
+
+  #enterLine(sequence: Sequence): void {
+    sequence.status = 'preempted';
+    const at = this.#preempted.findIndex((other) => arrivedBefore(sequence, other));
+    this.#preempted.splice(at < 0 ? this.#preempted.length : at, 0, sequence);
+  }
+
+  #leave(sequence: Sequence): void {
+    if (sequence.status === 'running') this.#running.splice(this.#running.indexOf(sequence), 1);
+    else if (sequence.status === 'preempted') this.#preempted.splice(this.#preempted.indexOf(sequence), 1);
+    else if (sequence.status === 'reserved') this.#reserved--;
+    else if (sequence.status === 'parked') this.#parked--;
+  }
+
+  // -------------------------------------------------------------------------------------------------------------- //
+  // Rows
+
+  /** A step for a request that wants all logits; every other step goes to the rest, if there is any. */
+  #planRaw(): boolean {
+    const raw = this.#running.find((sequence) => sequence.group.raw);
+    if (raw === undefined) return false;
+    const mixed = this.#running.some((sequence) => !sequence.group.raw);
+    this.#rawTurn = !mixed || !this.#rawTurn;
+    if (!this.#rawTurn) return false;
+    const { maxRows, maxLogitRows } = this.#options;
+    const rows = this.#take(raw, Math.min(raw.pending, maxRows, maxLogitRows));
+    if (rows > 0) this.plan.add(raw, rows, 'all');
+    return rows > 0;
+  }
+
+  #planPacked(): void {
+    const prefills = this.#prefills;
+    prefills.length = 0;
+    let decoding = 0;
+    let starving = false;
+    for (const sequence of this.#running) {
+      if (sequence.group.raw) continue;
+      if (sequence.pending > 1) this.#paging.reuse(sequence);
+      if (sequence.pending === 1) decoding++;
+      else {
+        insertByNeed(prefills, sequence);
+        starving ||= sequence.passedOver >= MAX_PASSED_OVER;
+      }
+    }
+    const { maxRows } = this.#options;
+    if (starving) {
+      // Decoding sequences keep half a step at least when they fill more than that.
+      const rows = maxRows - Math.min(decoding, Math.floor(maxRows / 2));
+      this.#planPrefills(rows, MAX_PASSED_OVER);
+    }
+    this.#planDecoding();
+    this.#planPrefills(maxRows - this.plan.rows, 0);
+  }
+
+  /** Round robin, from where the last step had to stop. */
+  #planDecoding(): void {
+    const running = this.#running;
+    const { plan } = this;
+    const { maxRows, maxSequences, maxLogitRows } = this.#options;
+    let at = this.#cursor;
+    this.#cursor = 0;
+    for (let n = running.length; n > 0; n--, at++) {
+      // The list gets shorter when sequences behind this one are preempted.
+      if (at >= running.length) at = 0;
+      const sequence = running[at]!;
+      if (sequence.planned || sequence.pending !== 1 || sequence.group.raw) continue;
+      if (plan.count >= maxSequences || plan.rows >= maxRows || plan.logitRows >= maxLogitRows) {
+        this.#cursor = at;
+        return;
+      }
+      if (this.#take(sequence, 1) > 0) plan.add(sequence, 1, 'last');
+    }
+  }
+
+  /** Prompts that were passed over at least `minPassedOver` times, in order of need, under a budget of rows. */
+  #planPrefills(budget: number, minPassedOver: number): void {
+    const { plan } = this;
+    const { maxSequences, maxLogitRows } = this.#options;
+    for (const sequence of this.#prefills) {
+      if (budget <= 0 || plan.count >= maxSequences) return;
+      if (sequence.planned || sequence.status !== 'running' || sequence.passedOver < minPassedOver) continue;
+      const rows = Math.min(budget, plan.logitRows < maxLogitRows ? sequence.pending : sequence.pending - 1);
+      const taken = this.#take(sequence, rows);
+      if (taken === 0) continue;
+      plan.add(sequence, taken, taken === sequence.pending ? 'last' : 'none');
+      budget -= taken;
+    }
+  }
+
+  /** Blocks for up to `rows` tokens. When there is none, the youngest sequences behind this one give theirs up. */
+  #take(sequence: Sequence, rows: number): number {
+    let taken = this.#paging.reserve(sequence, rows, this.plan);
+    while (taken === 0) {
+      const victim = this.#running.findLast((other) => !other.planned)!;
+      if (victim === sequence) return 0;
+      this.#preempt(victim);
+      taken = this.#paging.reserve(sequence, rows, this.plan);
+    }
+    return taken;
+  }
+}
+
+/** Gives its blocks up for a request that has waited long: only decoding sequences, which lose little. */
+function mayYield(sequence: Sequence): boolean {
+  return sequence.pending === 1 && !sequence.group.raw;
+}
+
+function arrivedBefore(a: Sequence, b: Sequence): boolean {
+  return a.group.arrival - b.group.arrival < 0 || (a.group === b.group && a.index < b.index);
+}
+
+/** Those passed over too often come first, then the shortest: its first token waits least for others. */
+function comesBefore(a: Sequence, b: Sequence): boolean {
+  const urgentA = a.passedOver >= MAX_PASSED_OVER ? a.passedOver : 0;
+  const urgentB = b.passedOver >= MAX_PASSED_OVER ? b.passedOver : 0;
+  return urgentA !== urgentB ? urgentA > urgentB : a.pending < b.pending;
+}
+
+function insertByNeed(list: Sequence[], sequence: Sequence): void {
+  let at = list.length;
+  list.push(sequence);
+  for (; at > 0 && comesBefore(sequence, list[at - 1]!); at--) list[at] = list[at - 1]!;
+  list[at] = sequence;
+}

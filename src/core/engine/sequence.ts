@@ -1,0 +1,89 @@
+/** What the scheduler knows about an answer: its tokens, how far they are computed, and the blocks they lie in. */
+
+export type SequenceStatus = 'queued' | 'reserved' | 'running' | 'preempted' | 'parked' | 'finished';
+
+const INITIAL_SPACE = 64;
+
+/**
+ * One answer. `tokens` are known up to `length`; keys and values of the first `computed` of them are in the cache. All
+ * work is to raise `computed` to `length`; then the next token can be sampled.
+ */
+export class Sequence {
+  readonly group: SequenceGroup;
+  readonly index: number;
+  readonly promptLength: number;
+  tokens: Int32Array;
+  length: number;
+  computed = 0;
+
+  /** Cache blocks in order of position. */
+  blocks: Int32Array;
+  blockCount = 0;
+  /** Leading blocks that the pool knows. */
+  published = 0;
+
+  /** `reserved`: holds a slot until the prompt, computed by the first choice, can be shared. */
+  status: SequenceStatus = 'queued';
+  /** Steps in a row in which it could have run and did not. */
+  passedOver = 0;
+  /** In the plan of the current step. */
+  planned = false;
+
+  constructor(group: SequenceGroup, index: number, prompt: ArrayLike<number>, blockSize: number) {
+    this.group = group;
+    this.index = index;
+    this.promptLength = prompt.length;
+    this.length = prompt.length;
+    this.tokens = new Int32Array(prompt.length + INITIAL_SPACE);
+    this.tokens.set(prompt);
+    this.blocks = new Int32Array(Math.ceil(this.tokens.length / blockSize));
+  }
+
+  /** Known tokens that are not in the cache. */
+  get pending(): number {
+    return this.length - this.computed;
+  }
+
+  append(token: number): void {
+    if (this.length === this.tokens.length) this.tokens = grown(this.tokens);
+    this.tokens[this.length++] = token;
+  }
+
+  pushBlock(block: number): void {
+    if (this.blockCount === this.blocks.length) this.blocks = grown(this.blocks);
+    this.blocks[this.blockCount++] = block;
+  }
+}
+
+function grown(array: Int32Array): Int32Array {
+  const larger = new Int32Array(array.length * 2);
+  larger.set(array);
+  return larger;
+}
+
+/** The choices of one request. They share the prompt, which the first one computes. */
+export class SequenceGroup {
+  /** Place in the order of arrival. */
+  readonly arrival: number;
+  /** Wants the logits of every prompt position and runs in batches of its own. */
+  readonly raw: boolean;
+  readonly sequences: readonly Sequence[];
+
+  constructor(
+    arrival: number,
+    prompt: ArrayLike<number>,
+    blockSize: number,
+    options: { readonly choices: number; readonly raw: boolean },
+  ) {
+    this.arrival = arrival;
+    this.raw = options.raw;
+    this.sequences = Array.from(
+      { length: options.choices },
+      (_, index) => new Sequence(this, index, prompt, blockSize),
+    );
+  }
+
+  get size(): number {
+    return this.sequences.length;
+  }
+}

@@ -1,0 +1,151 @@
+import type { PackedBatch } from '../../src/core/engine/batch.ts';
+import type { ModelRunner } from '../../src/core/engine/types.ts';
+
+const START = 0x1234567;
+
+function mix(state: number, token: number): number {
+  let h = Math.imul(state ^ (token + 0x9e3779b9), 0x85ebca6b);
+  h ^= h >>> 13;
+  h = Math.imul(h, 0xc2b2ae35);
+  return h ^ (h >>> 16);
+}
+
+/** Logits of the state after some tokens: distinct numbers that depend on every one of them. */
+function logitsOf(state: number, out: Float32Array, at: number, vocab: number): void {
+  for (let i = 0; i < vocab; i++) out[at + i] = ((mix(state, i * 7919 + 13) >>> 0) / 2 ** 32) * 8 - 4;
+}
+
+export function logitsAfter(tokens: Iterable<number>, vocab: number): Float32Array {
+  let state = START;
+  for (const token of tokens) state = mix(state, token);
+  const out = new Float32Array(vocab);
+  logitsOf(state, out, 0, vocab);
+  return out;
+}
+
+/** What greedy decoding must give, without any engine. */
+export function greedyAfter(prompt: readonly number[], count: number, vocab: number): number[] {
+  const tokens = [...prompt];
+  for (let i = 0; i < count; i++) {
+    const logits = logitsAfter(tokens, vocab);
+    tokens.push(logits.indexOf(Math.max(...logits)));
+  }
+  return tokens.slice(prompt.length);
+}
+
+export interface FakeOptions {
+  readonly vocabSize?: number;
+  readonly contextLength?: number;
+  readonly blockSize?: number;
+  readonly blocks?: number;
+  readonly maxRows?: number;
+  readonly maxSequences?: number;
+  readonly maxLogitRows?: number;
+  /** Looks at each batch; throwing makes the step fail. */
+  readonly onForward?: (batch: PackedBatch, step: number) => void;
+  /** Changes the logits of a step. */
+  readonly onLogits?: (logits: Float32Array, batch: PackedBatch) => void;
+  /** Waits for a turn of the event loop in each step, as a real device would. */
+  readonly realTime?: boolean;
+}
+
+/**
+ * A model whose key/value cache holds, in each slot, a digest of all tokens up to it. It reads the digest of the position
+ * before through the block table, so a wrong block, slot, position or length gives wrong logits.
+ */
+export class FakeModel implements ModelRunner {
+  readonly vocabSize: number;
+  readonly contextLength: number;
+  readonly blockSize: number;
+  readonly blocks: number;
+  readonly maxRows: number;
+  readonly maxSequences: number;
+  readonly maxLogitRows: number;
+  readonly #options: FakeOptions;
+  readonly #memory: Float64Array;
+  #logits = new Float32Array(0);
+  steps = 0;
+  rows = 0;
+  busy = false;
+
+  constructor(options: FakeOptions = {}) {
+    this.#options = options;
+    this.vocabSize = options.vocabSize ?? 32;
+    this.contextLength = options.contextLength ?? 1024;
+    this.blockSize = options.blockSize ?? 4;
+    this.blocks = options.blocks ?? 1024;
+    this.maxRows = options.maxRows ?? 512;
+    this.maxSequences = options.maxSequences ?? 32;
+    this.maxLogitRows = options.maxLogitRows ?? 512;
+    this.#memory = new Float64Array(this.blocks * this.blockSize).fill(Number.NaN);
+  }
+
+  async forward(batch: PackedBatch): Promise<Float32Array> {
+    if (this.busy) throw new Error('forward was called while another one runs');
+    this.busy = true;
+    try {
+      this.#check(batch);
+      const step = this.steps++;
+      this.rows += batch.rows;
+      if (this.#options.realTime) await new Promise((resolve) => setImmediate(resolve));
+      this.#options.onForward?.(batch, step);
+      return this.#run(batch);
+    } finally {
+      this.busy = false;
+    }
+  }
+
+  #check(batch: PackedBatch): void {
+    const fail = (what: string) => {
+      throw new Error(`bad batch: ${what}`);
+    };
+    if (batch.rows < 1 || batch.rows > this.maxRows) fail(`${batch.rows} rows`);
+    if (batch.sequences < 1 || batch.sequences > this.maxSequences) fail(`${batch.sequences} sequences`);
+    if (batch.logitCount > this.maxLogitRows) fail(`${batch.logitCount} logit rows`);
+    const written = new Set<number>();
+    for (let s = 0; s < batch.sequences; s++) {
+      const first = batch.seqStart[s]!;
+      const end = batch.seqStart[s + 1]!;
+      if (end <= first) fail('a sequence without rows');
+      for (let r = first; r < end; r++) {
+        const position = batch.positions[r]!;
+        if (position !== batch.kvLen[s]! - (end - r)) fail('position');
+        if (batch.slots[r] !== this.#slot(batch, s, position)) fail('slot');
+        if (written.has(batch.slots[r]!)) fail('two rows in one slot');
+        written.add(batch.slots[r]!);
+      }
+      if (batch.kvLen[s]! > batch.knownLen[s]! || batch.knownLen[s]! > this.contextLength) fail('known length');
+    }
+    if (batch.seqStart[batch.sequences] !== batch.rows) fail('row count');
+    for (let i = 1; i < batch.logitCount; i++) if (batch.logitRows[i]! <= batch.logitRows[i - 1]!) fail('logit rows');
+  }
+
+  #slot(batch: PackedBatch, s: number, position: number): number {
+    const block = batch.blockTable[s * batch.blocksPerSequence + Math.floor(position / this.blockSize)]!;
+    return block * this.blockSize + (position % this.blockSize);
+  }
+
+  #run(batch: PackedBatch): Float32Array {
+    const memory = this.#memory;
+    for (let i = 0; i < batch.copyCount; i++) {
+      const from = batch.copies[2 * i]! * this.blockSize;
+      memory.copyWithin(batch.copies[2 * i + 1]! * this.blockSize, from, from + this.blockSize);
+    }
+    for (let s = 0; s < batch.sequences; s++) {
+      for (let r = batch.seqStart[s]!; r < batch.seqStart[s + 1]!; r++) {
+        const position = batch.positions[r]!;
+        const state = position === 0 ? START : memory[this.#slot(batch, s, position - 1)]!;
+        memory[batch.slots[r]!] = mix(state, batch.tokens[r]!);
+      }
+    }
+    const size = batch.logitCount * this.vocabSize;
+    if (this.#logits.length < size) this.#logits = new Float32Array(size);
+    // Valid until the next call only: what was there before is overwritten.
+    const logits = this.#logits.subarray(0, size);
+    for (let i = 0; i < batch.logitCount; i++) {
+      logitsOf(memory[batch.slots[batch.logitRows[i]!]!]!, logits, i * this.vocabSize, this.vocabSize);
+    }
+    this.#options.onLogits?.(logits, batch);
+    return logits;
+  }
+}
