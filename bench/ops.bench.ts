@@ -8,7 +8,7 @@
 import { setFlagsFromString } from 'node:v8';
 import { COMMAND_ARGUMENTS, type Kernel, type Variant } from '../src/backends/cpu/kernel.ts';
 import { activationOf, BLOCK32_FORMATS, offsetsOf } from '../src/backends/cpu/linear/block32.ts';
-import { ACTIVATION_BYTES, BLOCK, GROUP, TILE } from '../src/backends/cpu/linear/layout.ts';
+import { ACTIVATION_BYTES, ACTIVATION_SCALE, BLOCK, GROUP, TILE } from '../src/backends/cpu/linear/layout.ts';
 import { type TileKernel, tileKernel } from '../src/backends/cpu/linear/tile.ts';
 import { ConstantPool } from '../src/backends/cpu/wasm/constants.ts';
 import { ModuleBuilder } from '../src/backends/cpu/wasm/module.ts';
@@ -18,7 +18,9 @@ const flag = (name: string, fallback: string) => {
   return at < 0 ? fallback : (process.argv[at + 1] ?? fallback);
 };
 const formats = flag('formats', BLOCK32_FORMATS.map((f) => f.name).join()).split(',');
-const shapes = flag('shapes', '1536x576,4096x4096').split(',').map((s) => s.split('x').map(Number) as [number, number]);
+const shapes = flag('shapes', '1536x576,4096x4096')
+  .split(',')
+  .map((s) => s.split('x').map(Number) as [number, number]);
 const dots = flag('dots', 'i16,i32,simd').split(',') as Variant['dot'][];
 const tiles = flag('tiles', '1,2,3,4').split(',').map(Number);
 const streamBytes = Number(flag('stream', '120')) * 1e6;
@@ -53,8 +55,12 @@ for (const format of BLOCK32_FORMATS.filter((f) => formats.includes(f.name))) {
 }
 const emitStart = performance.now();
 for (const c of cases) {
-  module.function(c.name, { command: 'i32', tid: 'i32', nt: 'i32' }, (f, p) =>
-    c.kernel.emit(f, p.command, p.tid, p.nt, c.variant), { export: true });
+  module.function(
+    c.name,
+    { command: 'i32', tid: 'i32', nt: 'i32' },
+    (f, p) => c.kernel.emit(f, p.command, p.tid, p.nt, c.variant),
+    { export: true },
+  );
 }
 const bytes = module.finish();
 const compileStart = performance.now();
@@ -65,7 +71,8 @@ pool.write(memory.buffer);
 const words = new Int32Array(memory.buffer);
 
 function encode(kernel: Kernel, args: Record<string, number>): void {
-  for (const [i, name] of Object.keys(kernel.fields).entries()) words[COMMAND / 4 + COMMAND_ARGUMENTS + i] = args[name]!;
+  for (const [i, name] of Object.keys(kernel.fields).entries())
+    words[COMMAND / 4 + COMMAND_ARGUMENTS + i] = args[name]!;
 }
 const align = (n: number) => Math.ceil(n / 128) * 128;
 const cpu = () => {
@@ -101,11 +108,12 @@ for (const [rows, columns] of shapes) {
       for (let i = w; i < w + size; i++) u8[i] = Math.imul(i, 2654435761) >>> 13;
       const u16 = new Uint16Array(memory.buffer);
       for (let b = 0; b < (rows / GROUP) * blocks; b++) {
-        for (let i = 0; i < (c.format.minimum ? 16 : 8); i++) u16[(w + b * offsetsOf(c.format).bytes) / 2 + i] = 0x1400 + i * 37;
+        for (let i = 0; i < (c.format.minimum ? 16 : 8); i++)
+          u16[(w + b * offsetsOf(c.format).bytes) / 2 + i] = 0x1400 + i * 37;
       }
       for (let k = 1; k < copies; k++) u8.copyWithin(w + k * size, w, w + size);
       for (let i = x; i < d; i++) u8[i] = (Math.imul(i, 40503) >>> 7) % 255;
-      new Float32Array(memory.buffer, d, (y - d) / 4).fill(0.01);
+      new Float32Array(memory.buffer, d, (y - d) / 4).fill(0.01 * ACTIVATION_SCALE);
     };
     const call = exports[c.name] as (command: number, tid: number, nt: number) => void;
     const once = () => {
@@ -142,11 +150,18 @@ for (const [rows, columns] of shapes) {
     });
   }
 }
-const build = { kernels: cases.length, bytes: bytes.length, emitMs: compileStart - emitStart, compileMs: compileEnd - compileStart };
+const build = {
+  kernels: cases.length,
+  bytes: bytes.length,
+  emitMs: compileStart - emitStart,
+  compileMs: compileEnd - compileStart,
+};
 if (process.argv.includes('--json')) {
   console.log(JSON.stringify({ runtime: process.version, build, results }));
 } else {
-  console.log(`node ${process.version}, ${build.kernels} kernels, ${build.bytes} bytes, emit ${build.emitMs.toFixed(1)} ms, compile ${build.compileMs.toFixed(1)} ms`);
+  console.log(
+    `node ${process.version}, ${build.kernels} kernels, ${build.bytes} bytes, emit ${build.emitMs.toFixed(1)} ms, compile ${build.compileMs.toFixed(1)} ms`,
+  );
   for (const r of results) {
     console.log(
       `${r.kernel.padEnd(28)} ${r.shape.padEnd(11)} ${r.gflops.toFixed(1).padStart(6)} GFLOP/s ${r.gbps === undefined ? '' : `${r.gbps.toFixed(1).padStart(6)} GB/s`}`,

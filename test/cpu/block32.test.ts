@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { Variant } from '../../src/backends/cpu/kernel.ts';
 import { activationOf, BLOCK32_FORMATS, type Block32, offsetsOf } from '../../src/backends/cpu/linear/block32.ts';
 import { gatherKernel } from '../../src/backends/cpu/linear/gather.ts';
-import { BLOCK, groupsOf, TILE } from '../../src/backends/cpu/linear/layout.ts';
+import { ACTIVATION_SCALE, BLOCK, groupsOf, TILE } from '../../src/backends/cpu/linear/layout.ts';
 import { quantizeI8, quantizeI16 } from '../../src/backends/cpu/linear/quantize.ts';
 import { repackKernel, storedOffsets } from '../../src/backends/cpu/linear/repack.ts';
 import { tileKernel } from '../../src/backends/cpu/linear/tile.ts';
@@ -188,7 +188,7 @@ describe.each([
     const order = kind === 'i8' ? [0, 16] : [0, 1, 16, 17];
     let slot = 0;
     for (let block = 0; block < 2; block++) {
-      const scale = b.views.f32[d / 4 + block]!;
+      const scale = b.views.f32[d / 4 + block]! / ACTIVATION_SCALE;
       let sum = 0;
       for (let step = 0; step < 4; step++) {
         for (const start of order) {
@@ -201,7 +201,7 @@ describe.each([
           }
         }
       }
-      expect(b.views.f32[s / 4 + block]).toBe(Math.fround(sum * scale));
+      expect(b.views.f32[s / 4 + block]).toBe(Math.fround(sum * b.views.f32[d / 4 + block]!));
     }
   });
 });

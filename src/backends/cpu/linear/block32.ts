@@ -2,7 +2,7 @@ import { f16ToF32 } from '../../../core/dtype.ts';
 import type { KernelContext, Variant, Views } from '../kernel.ts';
 import type { V128 } from '../wasm/expr.ts';
 import type { FunctionBuilder, Local } from '../wasm/function.ts';
-import { f32x4, i16x8, i32x4, v128 } from '../wasm/ops.ts';
+import { i8x16, i16x8, i32x4, v128 } from '../wasm/ops.ts';
 import { type ActivationKind, GROUP, PAIRS, QUADS, STEPS } from './layout.ts';
 
 /** One of the formats with blocks of 32 columns: value = `d (q − offset)` or `d q + m`. */
@@ -116,12 +116,27 @@ export function blockCode(f: FunctionBuilder, format: Block32, ctx: KernelContex
   };
 }
 
-/** Four binary16 numbers to floats, exact for every finite value. */
-export function halves(f: FunctionBuilder, at: Local<'i32'>, offset: number): V128 {
-  // Sign-extending and shifting by 13 puts sign, exponent and fraction in place; the exponent bias differs by 112.
-  const bits = v128.and(i32x4.shl(v128.load16x4S(at, offset), 13), f.inMemory.i32x4(0x8fffe000));
-  return f32x4.mul(bits, f.inMemory.f32x4(2 ** 112));
+/**
+ * Eight binary16 numbers to two quads of floats, times `HALF_SCALE`: exact for every finite value. The exponent keeps its
+ * binary16 bias.
+ */
+export function halves(
+  at: Local<'i32'>,
+  offset: number,
+  signAndRest: V128,
+  bits: Local<'v128'>,
+  quads: readonly Local<'v128'>[],
+): void {
+  bits.set(v128.load(at, offset));
+  const upper = v128.and(i16x8.shrS(bits, 3), signAndRest);
+  const lower = i16x8.shl(bits, 13);
+  quads[0]!.set(upper);
+  bits.set(lower);
+  quads[1]!.set(i8x16.shuffle(bits, quads[0]!, [8, 9, 24, 25, 10, 11, 26, 27, 12, 13, 28, 29, 14, 15, 30, 31]));
+  quads[0]!.set(i8x16.shuffle(bits, quads[0]!, [0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23]));
 }
+/** Sign, exponent and the upper fraction bits after an arithmetic shift by 3. */
+export const SIGN_AND_REST = 0x8fff;
 
 /** What twins read from the block at byte `block`. */
 export function scaleOf(m: Views, block: number, row: number): number {

@@ -36,3 +36,12 @@ export const ACTIVATION_BYTES: Readonly<Record<ActivationKind, number>> = { i8: 
 export function groupsOf(rows: number): number {
   return Math.ceil(rows / GROUP);
 }
+
+/**
+ * Scales and sums of activations are stored times 2^96. Kernels widen the bits of a binary16 scale without correcting its
+ * exponent, which divides it by 2^112; the product is then 2^-16 of the true one, far from under- and overflow, and the
+ * finished sums are multiplied by 2^16. All of these factors are exact.
+ */
+export const ACTIVATION_SCALE = 2 ** 96;
+export const HALF_SCALE = 2 ** -112;
+export const RESULT_SCALE = 2 ** 16;

@@ -1,7 +1,7 @@
 import { defineKernel, type KernelContext, split, splitRange } from '../kernel.ts';
 import type { FunctionBuilder, Local } from '../wasm/function.ts';
 import { f32, f32x4, i8x16, i16x8, i32, i32x4, v128 } from '../wasm/ops.ts';
-import { ACTIVATION_BYTES, BLOCK, PAIRS, STEPS, TILE } from './layout.ts';
+import { ACTIVATION_BYTES, ACTIVATION_SCALE, BLOCK, PAIRS, STEPS, TILE } from './layout.ts';
 
 const LARGEST = 127;
 /** Blocks whose largest magnitude is below this are zero: the reciprocal of the scale would overflow. */
@@ -10,7 +10,7 @@ const SMALLEST = 2 ** -100;
 /**
  * Activations to 8-bit codes per block of 32: `d = max|x| / 127`, `q = round(x / d)` to nearest, ties to even, and
  * `s = d Σq` for formats with minima. Codes are stored as bytes (`i8`) or 16-bit numbers (`i16`) in tile order
- * (`layout.ts`); `d` and `s` as `[tile][block][token]`.
+ * (`layout.ts`); `d` and `s`, times `ACTIVATION_SCALE`, as `[tile][block][token]`.
  *
  * Threads share the rows, or, when `copyStride` is not zero, each makes a private copy `copyStride` bytes behind the
  * previous one: for a few rows that is cheaper than waiting for each other.
@@ -64,7 +64,7 @@ function quantizer(kind: 'i8' | 'i16') {
           const at = (x >>> 2) + row * columns + b * BLOCK;
           let largest = 0;
           for (let k = 0; k < BLOCK; k++) largest = Math.max(largest, Math.abs(f32[at + k]!));
-          const scale = Math.fround(largest / LARGEST);
+          const scale = Math.fround(Math.fround(largest / LARGEST) * ACTIVATION_SCALE);
           const inverse = largest > SMALLEST ? Math.fround(LARGEST / largest) : 0;
           let sum = 0;
           for (let k = 0; k < BLOCK; k++) {
@@ -133,6 +133,7 @@ function quantizeBlock(
   const sum = f.v128('sum', sums[0]!);
   sum.set(i32x4.add(sum, i8x16.shuffle(sum, sum, [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7])));
   const total = i32.add(i32x4.extractLane(sum, 0), i32x4.extractLane(sum, 1));
+  scale.set(f32.mul(scale, ACTIVATION_SCALE));
   f.f32Store(pd, scale);
   f.f32Store(ps, f32.mul(scale, f32.convertI32S(total)));
   // Codes of the low and the high half of the block; dword `step` belongs to step `step`.

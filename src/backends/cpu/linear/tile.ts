@@ -2,8 +2,18 @@ import { defineKernel, type Kernel, type KernelContext, split, splitRange, type 
 import type { V128 } from '../wasm/expr.ts';
 import type { FunctionBuilder, Local } from '../wasm/function.ts';
 import { f32x4, i32, i32x4, v128 } from '../wasm/ops.ts';
-import { activationOf, type Block32, blockCode, codeOf, halves, minimumOf, offsetsOf, scaleOf } from './block32.ts';
-import { ACTIVATION_BYTES, BLOCK, GROUP, PAIRS, QUADS, STEPS } from './layout.ts';
+import {
+  activationOf,
+  type Block32,
+  blockCode,
+  codeOf,
+  halves,
+  minimumOf,
+  offsetsOf,
+  SIGN_AND_REST,
+  scaleOf,
+} from './block32.ts';
+import { ACTIVATION_BYTES, BLOCK, GROUP, HALF_SCALE, PAIRS, QUADS, RESULT_SCALE, STEPS } from './layout.ts';
 import { writeOut, writeOutTwin } from './writeOut.ts';
 
 /** Arguments shared by the tile kernels of every format. */
@@ -86,16 +96,17 @@ export function tileKernel(format: Block32, n: number): TileKernel {
                 const xd = m.f32[((a.d + copy) >>> 2) + pair]!;
                 const xs = m.f32[((a.s + copy) >>> 2) + pair]!;
                 const codes = dotTwin(m, format, block, r, (a.x >>> 0) + copy, tile * blocks + b, n, token);
-                const scale = scaleOf(m, block, r);
+                const scale = scaleOf(m, block, r) * HALF_SCALE;
                 if (format.offset) {
                   const centred = Math.fround(Math.fround(codes * xd) + Math.fround(xs * -format.offset));
                   sum = Math.fround(sum + Math.fround(centred * scale));
                 } else {
                   sum = Math.fround(sum + Math.fround(codes * Math.fround(scale * xd)));
-                  if (format.minimum) sum = Math.fround(sum + Math.fround(minimumOf(m, block, r, offsets) * xs));
+                  if (format.minimum)
+                    sum = Math.fround(sum + Math.fround(minimumOf(m, block, r, offsets) * HALF_SCALE * xs));
                 }
               }
-              writeOutTwin(m, sum, group * GROUP + r, tile * n + token, a);
+              writeOutTwin(m, Math.fround(sum * RESULT_SCALE), group * GROUP + r, tile * n + token, a);
             }
           }
         }
@@ -129,6 +140,12 @@ function emitTile(f: FunctionBuilder, format: Block32, n: number, p: Pointers, c
   const block = f.i32('block');
   const endOfSteps = f.i32('endOfSteps');
   const stepWords = code.parts * n;
+  const xd = f.v128('xd');
+  const xs = f.v128('xs');
+  // Tiles of one or two tokens leave registers free.
+  const constants = n <= 2 ? f.pooled : f.inMemory;
+  const upper = constants.i16x8(SIGN_AND_REST);
+  const centre = format.offset ? constants.f32x4(-format.offset) : undefined;
 
   const step = (first: boolean) => {
     for (let part = 0; part < code.parts; part++) {
@@ -168,19 +185,20 @@ function emitTile(f: FunctionBuilder, format: Block32, n: number, p: Pointers, c
           }
         }
       }
-      for (const q of quads) scales[q]!.set(halves(f, block, 8 * q));
-      if (format.minimum) for (const q of quads) minima[q]!.set(halves(f, block, offsets.minimum + 8 * q));
+      halves(block, 0, upper, x, scales);
+      if (format.minimum) halves(block, offsets.minimum, upper, x, minima);
       for (const t of tokens) {
-        const xd = v128.load32Splat(p.pd, 4 * t);
-        const xs = v128.load32Splat(p.ps, 4 * t);
-        const centre = format.offset ? f.v128('centre', f32x4.mul(xs, f.inMemory.f32x4(-format.offset))) : undefined;
+        xd.set(v128.load32Splat(p.pd, 4 * t));
+        const scaledSum = v128.load32Splat(p.ps, 4 * t);
+        if (format.minimum) xs.set(scaledSum);
+        if (centre) xs.set(f32x4.mul(scaledSum, centre));
         for (const q of quads) {
           const total = wide[t]![q]!;
           const integers: V128 = code.widenAfter === STEPS ? i32x4.extaddPairwiseI16x8S(total) : total;
           const codes = f32x4.convertI32x4S(integers);
           const sum = sums[t]![q]!;
           if (centre) {
-            sum.set(ctx.madd(ctx.madd(codes, xd, centre), scales[q]!, sum));
+            sum.set(ctx.madd(ctx.madd(codes, xd, xs), scales[q]!, sum));
           } else {
             sum.set(ctx.madd(codes, f32x4.mul(scales[q]!, xd), sum));
             if (format.minimum) sum.set(ctx.madd(minima[q]!, xs, sum));
@@ -193,6 +211,7 @@ function emitTile(f: FunctionBuilder, format: Block32, n: number, p: Pointers, c
     },
     i32.ltU(p.pw, p.end),
   );
+  for (const sum of sums.flat()) sum.set(f32x4.mul(sum, f.inMemory.f32x4(RESULT_SCALE)));
   return sums;
 }
 
