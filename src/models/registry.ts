@@ -54,6 +54,13 @@ const rows: readonly Row[] = [
     load: async () => erased((await import('./text/qwen.ts')).qwen3),
   },
   {
+    title: 'Qwen 3 MoE',
+    hf: ['Qwen3MoeForCausalLM'],
+    modelTypes: ['qwen3_moe'],
+    gguf: ['qwen3moe'],
+    load: async () => erased((await import('./text/qwen.ts')).qwen3Moe),
+  },
+  {
     title: 'Phi 3',
     hf: ['Phi3ForCausalLM'],
     modelTypes: ['phi3'],

@@ -80,7 +80,7 @@ export async function openModel(folder: URL, config = 'config.json'): Promise<Op
 
 /** One sequence on its way through the model. */
 export interface Track {
-  readonly tokens: readonly number[];
+  readonly tokens: number[];
   /** Positions already in the cache. */
   computed: number;
   /** Block numbers, in order of position. */
@@ -127,15 +127,16 @@ export class LoadedModel {
     return { tokens: [...tokens], computed: 0, blocks };
   }
 
-  /** Runs `count` more tokens of each sequence and returns the logits of all of them, in order. */
-  async step(parts: readonly Part[]): Promise<Float32Array> {
+  /** Runs `count` more tokens of each sequence and returns the logits of the wanted rows: of all, when absent. */
+  async step(parts: readonly Part[], wanted?: readonly number[]): Promise<Float32Array> {
     const rows = parts.reduce((n, p) => n + p.count, 0);
+    const logitRows = Int32Array.from(wanted ?? Array.from({ length: rows }, (_, i) => i));
     const ints = (n: number) => new Int32Array(n);
     const batch: PackedBatch = {
       rows,
       sequences: parts.length,
       blocksPerSequence: MAX_BLOCKS,
-      logitCount: rows,
+      logitCount: logitRows.length,
       copyCount: 0,
       tokens: ints(rows),
       positions: ints(rows),
@@ -143,7 +144,7 @@ export class LoadedModel {
       seqStart: ints(parts.length + 1),
       kvLen: ints(parts.length),
       blockTable: ints(parts.length * MAX_BLOCKS),
-      logitRows: ints(rows),
+      logitRows,
       knownLen: ints(parts.length),
       copies: ints(0),
     };
@@ -155,7 +156,6 @@ export class LoadedModel {
         batch.tokens[row] = track.tokens[position]!;
         batch.positions[row] = position;
         batch.slots[row] = track.blocks[Math.floor(position / BLOCK_SIZE)]! * BLOCK_SIZE + (position % BLOCK_SIZE);
-        batch.logitRows[row] = row;
       }
       track.computed += count;
       batch.kvLen[s] = track.computed;

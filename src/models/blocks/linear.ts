@@ -31,7 +31,8 @@ export function projection(w: Weights, parts: readonly ProjectionPart[], width: 
   return { weight, plain: { bias: vector }, adding: { bias: vector, accumulate: true } };
 }
 
-function checkShape(w: Weights, name: string, rows: number, width: number): void {
+/** Demands a matrix of the checkpoint to be `[rows, width]`, whichever way its rows are grouped. */
+export function checkShape(w: Weights, name: string, rows: number, width: number): void {
   const shape = w.shapeOf(name);
   if (shape[shape.length - 1] !== width || sizeOf(shape) !== rows * width) {
     throw new WeightError(

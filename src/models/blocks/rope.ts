@@ -143,12 +143,12 @@ function frequenciesOf(spec: RopeSpec, dim: number, pairs: number): (length: num
     case 'default':
       return fixed(plain);
     case 'linear': {
-      const factor = need(p.factor, 'factor');
+      const factor = fround(need(p.factor, 'factor'));
       return fixed(plain.map((f) => f / factor));
     }
     case 'proportional': {
       const rotated = Math.floor((spec.partial * dim) / 2);
-      const factor = p.factor ?? 1;
+      const factor = fround(p.factor ?? 1);
       return fixed(plain.map((f, i) => (i < rotated ? f / factor : 0)));
     }
     case 'dynamic':
@@ -208,9 +208,9 @@ function yarn(plain: Float32Array, spec: RopeSpec, dim: number): Float32Array {
   let high = Math.min(p.truncate ? Math.ceil(last) : last, dim - 1);
   if (low === high) high += 0.001;
   return plain.map((fast, i) => {
-    const ramp = Math.min(Math.max(fround(fround(i - low) / (high - low)), 0), 1);
+    const ramp = Math.min(Math.max(fround(fround(i - fround(low)) / fround(high - low)), 0), 1);
     const keep = fround(1 - ramp);
-    const slow = fround(1 / fround(factor * power(theta, 2 * i, dim)));
+    const slow = fround(1 / fround(fround(factor) * power(theta, 2 * i, dim)));
     return fround(slow * fround(1 - keep)) + fround(fast * keep);
   });
 }
@@ -222,11 +222,11 @@ function yarnFactor({ parameters, maxPositions, originalMax }: RopeSpec): number
 /** Llama 3.1: long wavelengths are stretched by `factor`, short ones kept, those between mixed. */
 function llama3(plain: Float32Array, factor: number, low: number, high: number, originalMax: number): Float32Array {
   return plain.map((f) => {
-    const wavelength = fround((2 * Math.PI) / f);
-    if (wavelength > fround(originalMax / low)) return f / factor;
+    const wavelength = fround(fround(2 * Math.PI) / f);
+    if (wavelength > fround(originalMax / low)) return f / fround(factor);
     if (wavelength < fround(originalMax / high)) return f;
-    const smooth = fround(fround(fround(originalMax / wavelength) - low) / (high - low));
-    return fround(fround(fround(1 - smooth) * f) / factor) + fround(smooth * f);
+    const smooth = fround(fround(fround(originalMax / wavelength) - fround(low)) / fround(high - low));
+    return fround(fround(fround(1 - smooth) * f) / fround(factor)) + fround(smooth * f);
   });
 }
 

@@ -1,5 +1,6 @@
 import * as s from '../../core/schema.ts';
 import { heads, layerTypes, textArch, textConfig, windowOf } from '../arch.ts';
+import { moe } from '../blocks/moe.ts';
 import { createRope, wholeRopeSpec } from '../blocks/rope.ts';
 import { preNormModel } from './preNorm.ts';
 
@@ -40,4 +41,48 @@ export const qwen3 = textArch(qwenConfig.extend({ head_dim: s.or(s.count, 128) }
     outBias: c.attention_bias,
     mlpBias: false,
   }),
+);
+
+const moeConfig = qwenConfig.extend({
+  head_dim: s.optional(s.count),
+  num_key_value_heads: s.absent(s.count, 4),
+  num_experts: s.alias(s.or(s.index, 128), 'num_local_experts'),
+  num_experts_per_tok: s.or(s.count, 8),
+  moe_intermediate_size: s.or(s.count, 768),
+  norm_topk_prob: s.or(s.boolean, false),
+  decoder_sparse_step: s.or(s.count, 1),
+  mlp_only_layers: s.or(s.array(s.index), []),
+});
+
+/** Qwen 3 with routed experts on every `decoder_sparse_step`-th layer; a window, if used, is on all layers. */
+export const qwen3Moe = textArch(
+  moeConfig,
+  (c) => {
+    if (c.num_experts > 0 && c.num_experts_per_tok > c.num_experts) {
+      throw s.configError('num_experts_per_tok', `at most num_experts (${c.num_experts})`, c.num_experts_per_tok);
+    }
+    return { ...c, rope: createRope(wholeRopeSpec(c), heads(c).headDim) };
+  },
+  (w, c) =>
+    preNormModel(w, c, {
+      rope: () => c.rope,
+      window: () => (c.use_sliding_window ? c.sliding_window : undefined),
+      headNorms: true,
+      qkvBias: c.attention_bias,
+      outBias: c.attention_bias,
+      mlpBias: false,
+      mlp: (at, layer) => {
+        const routed =
+          c.num_experts > 0 && (layer + 1) % c.decoder_sparse_step === 0 && !c.mlp_only_layers.includes(layer);
+        if (!routed) return undefined;
+        return moe(at, {
+          hidden: c.hidden_size,
+          intermediate: c.moe_intermediate_size,
+          experts: c.num_experts,
+          topK: c.num_experts_per_tok,
+          renormalize: c.norm_topk_prob,
+          activation: c.hidden_act,
+        });
+      },
+    }),
 );
