@@ -2,9 +2,9 @@
 import type { Model } from '../core/sdk/model.ts';
 import { EMBEDDED_MODEL } from '../embedded.ts';
 import { loadModel } from '../load.ts';
+import type { ModelFlags } from './flags.ts';
+import { loadOptions } from './flags.ts';
 import { decodeTogether, generate, median, prefill, sinceProcessStart } from './measure.ts';
-import type { ModelFlags } from './run.ts';
-import { loadOptions } from './run.ts';
 import { table } from './terminal.ts';
 import { commit } from './version.ts';
 

@@ -3,8 +3,8 @@ import { UnsupportedError } from '../core/errors.ts';
 import { EMBEDDED_MODEL } from '../embedded.ts';
 import { loadModel } from '../load.ts';
 import { type BenchFlags, peakMb } from './bench.ts';
+import { loadOptions } from './flags.ts';
 import { decodeTogether, generate, median, prefill, sinceProcessStart } from './measure.ts';
-import { loadOptions } from './run.ts';
 
 interface Prompts {
   readonly short: string;

@@ -6,9 +6,9 @@ import type { Model } from '../core/sdk/model.ts';
 import type { SamplingParams } from '../core/sdk/request.ts';
 import { answer } from './answer.ts';
 import { real, whole } from './args.ts';
+import type { RunFlags } from './flags.ts';
+import { samplingOf } from './flags.ts';
 import { History } from './history.ts';
-import type { RunFlags } from './run.ts';
-import { samplingOf } from './run.ts';
 import { dim, type Screen } from './terminal.ts';
 
 /** Where a chat reads and writes. */
@@ -102,7 +102,6 @@ class Session {
     lines.on('SIGINT', () => this.#interrupt());
     lines.on('close', () => {
       this.#closed = true;
-      this.#cancel?.();
       this.#wake?.();
     });
     this.#note(`${this.#model.config().kind} on ${this.#model.config().device}; /help lists the commands`);
@@ -163,6 +162,7 @@ class Session {
 
   #interrupt(): void {
     if (this.#cancel) {
+      // The first stops the answer, the second leaves.
       if (this.#warned) this.#lines.close();
       this.#warned = true;
       this.#cancel();

@@ -3,7 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { names, real, whole, wholeList } from './args.ts';
 import type { BenchFlags } from './bench.ts';
 import { exitCodeOf, failureText } from './exit.ts';
-import type { RunFlags } from './run.ts';
+import type { RunFlags } from './flags.ts';
 import { packageVersion } from './version.ts';
 
 const MAX_TOKENS = 2 ** 31;

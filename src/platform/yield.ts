@@ -1,16 +1,10 @@
-/** Gives the host a turn: timers, input, messages. */
+/** Gives the host a turn between steps. */
 
-/** Resolves in a later task of the event loop, as soon as the host has handled what waits. */
-export function yieldToHost(): Promise<void> {
+/**
+ * Resolves once timers, input and network have been looked at. In Node messages to oneself would not do: up to a thousand
+ * of them are handled before anything else is. `undefined` where the runtime has no such call; the engine knows another way.
+ */
+export function hostTurn(): (() => Promise<void>) | undefined {
   const { setImmediate } = globalThis as { setImmediate?: (task: () => void) => unknown };
-  if (setImmediate) return new Promise((resolve) => void setImmediate(() => resolve()));
-  return new Promise((resolve) => {
-    // Timers wait 4 ms in browsers; messages do not.
-    const { port1, port2 } = new MessageChannel();
-    port1.onmessage = () => {
-      port1.close();
-      resolve();
-    };
-    port2.postMessage(undefined);
-  });
+  return setImmediate && (() => new Promise((resolve) => void setImmediate(resolve)));
 }

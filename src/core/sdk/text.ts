@@ -12,8 +12,10 @@ export interface TextTokenizer {
   /** Text as tokens come, special tokens left out. */
   createDecoder(): TokenDecoder;
   idOf(token: string): number | undefined;
-  /** The text of every token, by id. */
-  tokenTexts(): Iterable<string>;
+  /** A token as the vocabulary spells it. */
+  tokenOf(id: number): string | undefined;
+  /** The spelling of every token. */
+  tokens(): Iterable<string>;
   isSpecial(id: number): boolean;
 }
 
@@ -28,6 +30,8 @@ export interface ModelTextParts {
   readonly template?: TextTemplate | undefined;
   /** Text of the token that begins a sequence, where the model has one. */
   readonly bosToken?: string | undefined;
+  /** The tokenizer's own end tokens. */
+  readonly eosIds?: readonly number[] | undefined;
 }
 
 export interface PromptOptions {
@@ -55,18 +59,21 @@ export class ModelText {
   readonly tokenizer: TextTokenizer;
   readonly template: TextTemplate | undefined;
   readonly #bosToken: string | undefined;
+  readonly #eosIds: readonly number[];
   #sorted: string[] | undefined;
 
   constructor(parts: ModelTextParts) {
     this.tokenizer = parts.tokenizer;
     this.template = parts.template;
     this.#bosToken = parts.bosToken;
+    this.#eosIds = parts.eosIds ?? [];
   }
 
-  /** Ids that end a turn, besides those the checkpoint names itself. */
-  turnEnds(): number[] {
+  /** Ids that end an answer, besides those the checkpoint's generation defaults name. */
+  endIds(): number[] {
     const source = this.template?.source ?? '';
-    return TURN_ENDS.filter((t) => source.includes(t)).flatMap((t) => this.tokenizer.idOf(t) ?? []);
+    const turnEnds = TURN_ENDS.filter((t) => source.includes(t)).flatMap((t) => this.tokenizer.idOf(t) ?? []);
+    return [...this.#eosIds, ...turnEnds];
   }
 
   /** The prompt of a chat as text. */
@@ -131,11 +138,11 @@ export class ModelText {
   checkStopIds(sampling: SamplingParams): void {
     const { stopToks } = sampling;
     if (!stopToks || !('ids' in stopToks) || stopToks.ids.length === 0) return;
-    const sorted = (this.#sorted ??= [...this.tokenizer.tokenTexts()].sort());
+    const sorted = (this.#sorted ??= [...this.tokenizer.tokens()].sort());
     for (const id of stopToks.ids) {
       if (this.tokenizer.isSpecial(id)) continue;
-      const text = this.spell(id);
-      if (text === '') continue;
+      const text = this.tokenizer.tokenOf(id);
+      if (text === undefined || text === '') continue;
       const longer = firstLonger(sorted, text);
       if (longer !== undefined) {
         throw new RequestValidationError(

@@ -1,0 +1,64 @@
+/** Makes back-ends by name. Code of a back-end is loaded when it is asked for. */
+import type { Backend, BackendOptions } from './core/backend.ts';
+import { ConfigError, UnsupportedError } from './core/errors.ts';
+import type { Platform } from './core/platform.ts';
+import { detectPlatform } from './platform/detect.ts';
+
+export type BackendName = 'reference' | 'cpu' | 'webgpu';
+
+/**
+ * Creates a back-end; `dispose` it when done. Options left out come from `TRAMONTANE_THREADS` and `TRAMONTANE_SIMD`.
+ * @throws UnsupportedError where this version or runtime lacks the back-end.
+ */
+export async function createBackend(
+  name: BackendName | 'auto' = 'auto',
+  options: BackendOptions = {},
+  platform?: Platform,
+): Promise<Backend> {
+  const { env } = platform ?? (await detectPlatform());
+  const chosen = name === 'auto' ? (env('TRAMONTANE_BACKEND') ?? 'cpu') : name;
+  const full = {
+    ...options,
+    threads: options.threads ?? threadsOf(env('TRAMONTANE_THREADS')),
+    simd: options.simd ?? simdOf(env('TRAMONTANE_SIMD')),
+  };
+  switch (chosen) {
+    case 'reference': {
+      const { ReferenceBackend } = await import('./backends/reference/index.ts');
+      return new ReferenceBackend();
+    }
+    case 'cpu':
+    case 'auto': {
+      const { createCpuBackend } = await import('./backends/cpu/index.ts');
+      return createCpuBackend(full);
+    }
+    case 'webgpu':
+      throw new UnsupportedError('back-end webgpu: not available in this version; use cpu', { feature: 'webgpu' });
+    default:
+      throw new ConfigError(`back-end: expected auto, cpu, webgpu or reference, got ${JSON.stringify(chosen)}`);
+  }
+}
+
+function threadsOf(text: string | undefined): number | 'auto' | undefined {
+  if (text === undefined || text === '' || text === 'auto') return undefined;
+  const threads = Number(text);
+  if (!Number.isInteger(threads) || threads < 1 || threads > 1024) {
+    throw new ConfigError(`TRAMONTANE_THREADS: expected a whole number from 1 to 1024, got ${JSON.stringify(text)}`);
+  }
+  return threads;
+}
+
+function simdOf(text: string | undefined): BackendOptions['simd'] {
+  switch (text) {
+    case undefined:
+    case '':
+      return undefined;
+    case 'auto':
+    case 'relaxed':
+    case 'simd':
+    case 'off':
+      return text;
+    default:
+      throw new ConfigError(`TRAMONTANE_SIMD: expected auto, relaxed, simd or off, got ${JSON.stringify(text)}`);
+  }
+}

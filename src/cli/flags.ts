@@ -1,0 +1,52 @@
+/** Options of the command line, and what they mean to the SDK. */
+import type { Device, LoadOptions, ModelDType } from '../core/sdk/options.ts';
+import type { SamplingParams } from '../core/sdk/request.ts';
+
+export interface ModelFlags {
+  readonly model?: string;
+  readonly file?: readonly string[];
+  readonly threads?: number;
+  readonly device?: string;
+  readonly simd?: string;
+  readonly dtype?: string;
+}
+
+export interface RunFlags extends ModelFlags {
+  readonly system?: string;
+  readonly raw?: boolean;
+  readonly maxTokens?: number;
+  readonly temperature?: number;
+  readonly topK?: number;
+  readonly topP?: number;
+  readonly minP?: number;
+  readonly repetitionPenalty?: number;
+  readonly seed?: number;
+  readonly thinking?: boolean;
+  readonly reasoningEffort?: string;
+  readonly chatTemplate?: string;
+  readonly tokenizer?: string;
+  readonly context?: number;
+  readonly revision?: string;
+  readonly tokenSource?: string;
+  readonly offline?: boolean;
+  readonly quiet?: boolean;
+}
+
+/** The load options behind the flags all commands share; wrong words are refused by `loadModel`, by name. */
+export function loadOptions(flags: ModelFlags): LoadOptions {
+  return {
+    files: flags.file,
+    threads: flags.threads,
+    device: flags.device as Device | undefined,
+    simd: flags.simd as LoadOptions['simd'],
+    dtype: flags.dtype as ModelDType | undefined,
+  };
+}
+
+/** Sampling asked for on the command line, or `undefined` when nothing was. */
+export function samplingOf(flags: RunFlags): SamplingParams | undefined {
+  const { temperature, topK, topP, minP, repetitionPenalty } = flags;
+  const given = { temperature, topK, topP, minP, repetitionPenalty };
+  const set = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
+  return Object.keys(set).length > 0 ? set : undefined;
+}

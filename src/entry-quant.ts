@@ -1,0 +1,2 @@
+/** `tramontane/quant`: storage formats of weights. */
+export { dequantize, type QuantizeOptions, type QuantType, quantize, quantTypes } from './quant/index.ts';

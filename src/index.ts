@@ -1,0 +1,58 @@
+/** The package: load a model, ask it. */
+
+export { GgufModelBuilder, ModelBuilder, TextModelBuilder } from './builders.ts';
+export type { BackendInfo, BackendOptions } from './core/backend.ts';
+export type { EngineStats } from './core/engine/types.ts';
+export * from './core/errors.ts';
+export type { NamedForward, NamedInput } from './core/sdk/forward.ts';
+export type { GenerationDefaults } from './core/sdk/generationConfig.ts';
+export * from './core/sdk/messages.ts';
+export type {
+  ChatStream,
+  CompletionStream,
+  Modality,
+  ModelInfo,
+  Prompt,
+  RawResponse,
+  TokenizeOptions,
+} from './core/sdk/model.ts';
+export { Model } from './core/sdk/model.ts';
+export type {
+  CacheOptions,
+  CallOptions,
+  Device,
+  LoadOptions,
+  LoadProgressEvent,
+  Logger,
+  LogLevel,
+  ModelDType,
+  ModelSpec,
+} from './core/sdk/options.ts';
+export { parseReasoningEffort, type ReasoningEffort } from './core/sdk/reasoning.ts';
+export * from './core/sdk/request.ts';
+export { RequestBuilder } from './core/sdk/requestBuilder.ts';
+export type {
+  ChatCompletionChunk,
+  ChatCompletionResponse,
+  ChatStreamResponse,
+  Choice,
+  ChunkChoice,
+  CompletionChoice,
+  CompletionChunk,
+  CompletionChunkChoice,
+  CompletionResponse,
+  CompletionStreamResponse,
+  Delta,
+  FinishReason,
+  Logprobs,
+  Response,
+  ResponseLogprob,
+  ResponseMessage,
+  TopLogprob,
+  Usage,
+} from './core/sdk/response.ts';
+export type { ResponseStream } from './core/sdk/stream.ts';
+export type { TextTokenizer } from './core/sdk/text.ts';
+export { Tensor } from './core/tensor.ts';
+export { EMBEDDED_MODEL } from './embedded.ts';
+export { loadModel } from './load.ts';
