@@ -1,0 +1,437 @@
+/**
+ * The loop: schedule, forward, sample, commit, publish. Requests come in at any time and their events go out through
+ * queues that never make the loop wait; each step awaits the model once.
+ */
+import {
+  AbortError,
+  ChannelError,
+  ConfigError,
+  InferenceError,
+  ModelError,
+  messageOf,
+  RequestValidationError,
+  TramontaneError,
+} from '../errors.ts';
+import { BatchBuilder } from './batch.ts';
+import { BlockPool } from './blocks.ts';
+import { EventQueue } from './events.ts';
+import { HostTurns } from './host.ts';
+import type { Plan } from './plan.ts';
+import { RowViews } from './rows.ts';
+import { GenerationRun, RawRun } from './run.ts';
+import { SamplerWorkspace } from './sampler.ts';
+import { deriveSeed } from './sampling/rng.ts';
+import { type ControlTask, Scheduler } from './scheduler.ts';
+import { type Sequence, SequenceGroup } from './sequence.ts';
+import { prepareChoices, stopIds } from './setup.ts';
+import { Timing } from './timing.ts';
+import type {
+  EngineOptions,
+  EngineStats,
+  FinishReason,
+  GenerationRequest,
+  GenerationResult,
+  GenerationStream,
+  ModelRunner,
+  RawLogits,
+  RawLogitsRequest,
+} from './types.ts';
+import { checkPrompt, checkRequest } from './validate.ts';
+
+const DEFAULT_MAX_SEQUENCES = 32;
+const DEFAULT_MAX_ROWS = 512;
+const DEFAULT_MAX_QUEUE = 10_000;
+const DEFAULT_EVENT_BUFFER = 1024;
+/** Floats of logits in one step: 128 MiB. Bounds the pieces in which all logits of a prompt are computed. */
+const MAX_LOGITS = 2 ** 25;
+/** Steps shorter than this share a turn of the host's event loop. */
+const MIN_TURN_MS = 1;
+
+type Run = GenerationRun | RawRun;
+
+export class Engine {
+  readonly #runner: ModelRunner;
+  readonly #options: EngineOptions;
+  readonly #contextLength: number;
+  readonly #eventBuffer: number;
+  readonly #maxQueue: number;
+  readonly #seed: number;
+  readonly #now: () => number;
+  readonly #pool: BlockPool;
+  readonly #scheduler: Scheduler;
+  readonly #batches: BatchBuilder;
+  readonly #workspace: SamplerWorkspace;
+  readonly #rows: RowViews;
+  readonly #turns = new HostTurns();
+
+  readonly #runs = new Map<SequenceGroup, Run>();
+  readonly #tasks = new Map<ControlTask, (error: unknown) => void>();
+  /** Started requests that end before the next step. */
+  readonly #canceled = new Set<GenerationRun | RawRun>();
+  /** Requests whose readers are behind. */
+  readonly #paused = new Set<GenerationRun>();
+  #arrivals = 0;
+  #loop: Promise<void> | undefined;
+  #looping = false;
+  #disposed = false;
+  #lastTurn = 0;
+
+  #steps = 0;
+  #promptTokens = 0;
+  #promptTokensComputed = 0;
+  #generatedTokens = 0;
+  readonly #completed: Record<FinishReason, number> = { stop: 0, length: 0, canceled: 0, error: 0 };
+
+  constructor(runner: ModelRunner, options: EngineOptions = {}) {
+    this.#runner = runner;
+    this.#options = options;
+    const maxNumSeqs = positive('maxNumSeqs', options.maxNumSeqs ?? DEFAULT_MAX_SEQUENCES);
+    const maxBatchTokens = positive('maxBatchTokens', options.maxBatchTokens ?? DEFAULT_MAX_ROWS);
+    this.#eventBuffer = positive('eventBuffer', options.eventBuffer ?? DEFAULT_EVENT_BUFFER);
+    this.#maxQueue = positive('maxQueue', options.maxQueue ?? DEFAULT_MAX_QUEUE);
+    this.#seed = options.seed ?? 0;
+    this.#now = options.now ?? (() => performance.now());
+    const { vocabSize, blockSize, blocks } = runner;
+    this.#contextLength = Math.min(runner.contextLength, blocks * blockSize);
+    this.#pool = new BlockPool(positive('blocks', blocks), positive('blockSize', blockSize));
+    const limits = {
+      maxRows: Math.min(maxBatchTokens, runner.maxRows),
+      maxSequences: Math.min(maxNumSeqs, runner.maxSequences),
+      maxLogitRows: Math.min(runner.maxLogitRows, Math.max(1, Math.floor(MAX_LOGITS / vocabSize))),
+    };
+    const prefixCache = (options.prefixCache ?? true) && !options.noKvCache;
+    this.#scheduler = new Scheduler(this.#pool, { ...limits, maxNumSeqs, prefixCache });
+    this.#batches = new BatchBuilder({ ...limits, blockSize, maxBlocks: Math.ceil(this.#contextLength / blockSize) });
+    this.#workspace = new SamplerWorkspace(vocabSize);
+    this.#rows = new RowViews(vocabSize);
+  }
+
+  /** Tokens of prompt and answer together: what the model takes and the cache holds. */
+  get contextLength(): number {
+    return this.#contextLength;
+  }
+
+  /** Starts a request. Throws `RequestValidationError`, or `ChannelError` after `dispose`. */
+  submit(request: GenerationRequest): GenerationStream {
+    return this.#generation(request).events;
+  }
+
+  /** A request from start to end. Rejects with `AbortError` when it is cancelled. */
+  async generate(request: GenerationRequest): Promise<GenerationResult> {
+    const run = this.#generation(request);
+    for await (const _ of run.events);
+    const result = run.result(this.#now());
+    if (result.choices.some((choice) => choice.finishReason === 'canceled')) {
+      throw new AbortError('generation: the call was aborted', { cause: request.signal?.reason });
+    }
+    return result;
+  }
+
+  /** The logits of every prompt position; runs in batches of its own and reuses nothing. */
+  rawLogits(request: RawLogitsRequest): Promise<RawLogits> {
+    return new Promise((resolve, reject) => {
+      this.#checkOpen();
+      const limits = { vocabSize: this.#runner.vocabSize, contextLength: this.#contextLength };
+      const prompt = checkPrompt(request.prompt, limits, {
+        truncate: request.truncateSequence ?? false,
+        maxLen: undefined,
+      });
+      const group = this.#group(prompt, { choices: 1, raw: true });
+      const { vocabSize } = this.#runner;
+      const run = new RawRun({ group, prompt, timing: new Timing(this.#now()), vocabSize, resolve, reject });
+      this.#enter(run, prompt.length, request.signal);
+    });
+  }
+
+  /**
+   * Runs a task with the model to itself: after everything submitted before, before everything submitted after. The
+   * prefix cache is dropped, since the task may change the model.
+   */
+  runExclusive<T>(task: () => Promise<T>, options: { readonly signal?: AbortSignal | undefined } = {}): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#checkOpen();
+      const { signal } = options;
+      const abort = () => {
+        if (!this.#scheduler.removeTask(control)) return;
+        this.#tasks.delete(control);
+        reject(new AbortError('task: the call was aborted', { cause: signal?.reason }));
+      };
+      const control: ControlTask = {
+        run: async () => {
+          signal?.removeEventListener('abort', abort);
+          try {
+            resolve(await task());
+          } catch (error) {
+            reject(error);
+          }
+        },
+      };
+      this.#tasks.set(control, reject);
+      this.#scheduler.add(control);
+      if (signal?.aborted) abort();
+      else signal?.addEventListener('abort', abort, { once: true });
+      this.#wake();
+    });
+  }
+
+  stats(): EngineStats {
+    return {
+      running: this.#scheduler.active,
+      waiting: this.#scheduler.queued + this.#scheduler.interrupted,
+      promptTokensComputed: this.#promptTokensComputed,
+      promptTokens: this.#promptTokens,
+      generatedTokens: this.#generatedTokens,
+      steps: this.#steps,
+      preemptions: this.#scheduler.preemptions,
+      prefixLookups: this.#pool.lookups,
+      prefixHits: this.#pool.hits,
+      prefixEvictions: this.#pool.evictions,
+      blocksUsed: this.#pool.used,
+      blocksTotal: this.#pool.total,
+      completed: { ...this.#completed },
+    };
+  }
+
+  /** Ends every request with `ChannelError`; resolves when the model is at rest. */
+  async dispose(): Promise<void> {
+    this.#disposed = true;
+    const error = new ChannelError('engine: it was disposed while the call was waiting');
+    for (const run of [...this.#runs.values()]) this.#end(run, error);
+    for (const reject of this.#tasks.values()) reject(error);
+    this.#tasks.clear();
+    await this.#loop;
+  }
+
+  // -------------------------------------------------------------------------------------------------------------- //
+  // Requests in
+
+  #generation(request: GenerationRequest): GenerationRun {
+    this.#checkOpen();
+    const { vocabSize } = this.#runner;
+    const prompt = checkRequest(request, { vocabSize, contextLength: this.#contextLength });
+    const sampling = { ...request.sampling, temperature: request.sampling?.temperature ?? 1 };
+    const group = this.#group(prompt, { choices: sampling.nChoices ?? 1, raw: false });
+    const run: GenerationRun = new GenerationRun({
+      group,
+      events: new EventQueue(prompt, { onCancel: () => this.#cancel(run), onTake: () => this.#resume(run) }),
+      timing: new Timing(this.#now()),
+      choices: prepareChoices(request, sampling, {
+        count: group.size,
+        vocabSize,
+        workspace: this.#workspace,
+        seed: deriveSeed(this.#seed, group.arrival),
+      }),
+      stopIds: stopIds(request, sampling, this.#options.eosIds ?? []),
+      maxLen: sampling.maxLen ?? this.#contextLength,
+      contextLength: this.#contextLength,
+      logprobs: request.logprobs ?? false,
+    });
+    this.#enter(run, prompt.length, request.signal);
+    return run;
+  }
+
+  #checkOpen(): void {
+    if (this.#disposed) throw new ChannelError('engine: expected it to run, but it was disposed; load the model again');
+    if (this.#scheduler.queued >= this.#maxQueue) {
+      throw new RequestValidationError(
+        'queue_full',
+        `queue: expected fewer than ${this.#maxQueue} waiting requests, got ${this.#scheduler.queued}; try again later`,
+      );
+    }
+  }
+
+  #group(prompt: Uint32Array, options: { readonly choices: number; readonly raw: boolean }): SequenceGroup {
+    return new SequenceGroup(this.#arrivals++, prompt, this.#runner.blockSize, options);
+  }
+
+  #enter(run: Run, promptTokens: number, signal: AbortSignal | undefined): void {
+    this.#runs.set(run.group, run);
+    this.#promptTokens += promptTokens;
+    this.#scheduler.add(run.group);
+    if (signal !== undefined) {
+      const abort = () => this.#cancel(run);
+      run.onEnd = () => signal.removeEventListener('abort', abort);
+      signal.addEventListener('abort', abort);
+      if (signal.aborted) abort();
+    }
+    this.#wake();
+  }
+
+  /** A request that has not started leaves the queue at once, others leave before the next step. */
+  #cancel(run: Run): void {
+    if (!this.#runs.has(run.group)) return;
+    if (run.group.sequences[0]!.status === 'queued') {
+      this.#endCanceled(run);
+    } else {
+      this.#canceled.add(run);
+      this.#wake();
+    }
+  }
+
+  #endCanceled(run: Run): void {
+    if (run instanceof GenerationRun) {
+      this.#completed.canceled += run.cancel(this.#now());
+      this.#forget(run);
+    } else {
+      this.#completed.canceled++;
+      this.#end(run, new AbortError('rawLogits: the call was aborted'));
+    }
+  }
+
+  /** The reader took an event: a request that was paused for it goes on once half of the buffer is free. */
+  #resume(run: GenerationRun): void {
+    if (this.#paused.size === 0 || !this.#paused.has(run) || run.events.size > this.#capacity(run.group) / 2) return;
+    this.#paused.delete(run);
+    this.#scheduler.unpark(run.group);
+    this.#wake();
+  }
+
+  /** Out of every list, with all blocks given back. */
+  #forget(run: Run): void {
+    this.#scheduler.remove(run.group);
+    this.#runs.delete(run.group);
+    this.#canceled.delete(run);
+    if (run instanceof GenerationRun) this.#paused.delete(run);
+    run.onEnd?.();
+  }
+
+  #end(run: Run, error: unknown): void {
+    run.fail(error);
+    this.#forget(run);
+  }
+
+  // -------------------------------------------------------------------------------------------------------------- //
+  // The loop
+
+  /** Requests that come in together start together: the loop begins when the caller's code has run. */
+  #wake(): void {
+    if (this.#disposed || this.#looping) return;
+    this.#looping = true;
+    this.#loop = Promise.resolve().then(() => this.#run());
+  }
+
+  async #run(): Promise<void> {
+    for (;;) {
+      for (const run of this.#canceled) this.#endCanceled(run);
+      if (this.#disposed) return this.#rest();
+      const task = this.#scheduler.takeTask();
+      if (task !== undefined) {
+        await this.#runTask(task);
+        continue;
+      }
+      const plan = this.#scheduler.schedule();
+      if (plan.count === 0) return this.#rest();
+      this.#begin(plan);
+      try {
+        const logits = await this.#runner.forward(this.#batches.build(plan));
+        if (this.#disposed) continue;
+        this.#commit(plan, logits);
+      } catch (error) {
+        this.#failActive(error);
+      }
+      // Readers see a step's events before the next step begins, even if that one blocks the thread.
+      if (this.#now() - this.#lastTurn >= MIN_TURN_MS) {
+        await (this.#options.yieldToHost?.() ?? this.#turns.next());
+        this.#lastTurn = this.#now();
+      }
+    }
+  }
+
+  /** In the same moment in which there is nothing to do: what comes later wakes the loop again. */
+  #rest(): void {
+    this.#looping = false;
+    this.#turns.close();
+  }
+
+  async #runTask(task: ControlTask): Promise<void> {
+    await task.run();
+    this.#tasks.delete(task);
+    this.#pool.forgetAll();
+  }
+
+  #begin(plan: Plan): void {
+    const at = this.#now();
+    for (let i = 0; i < plan.count; i++) this.#runs.get(plan.sequences[i]!.group)!.timing.start(at);
+  }
+
+  #commit(plan: Plan, logits: Float32Array): void {
+    this.#steps++;
+    for (let i = 0; i < plan.count; i++) {
+      const { computed, promptLength } = plan.sequences[i]!;
+      this.#promptTokensComputed += Math.max(0, Math.min(plan.rowCounts[i]!, promptLength - computed));
+    }
+    this.#scheduler.commit();
+    const at = this.#now();
+    let row = 0;
+    for (let i = 0; i < plan.count; i++) {
+      if (plan.logits[i] === 'none') continue;
+      const sequence = plan.sequences[i]!;
+      const rows = plan.logits[i] === 'all' ? plan.rowCounts[i]! : 1;
+      // A request that failed with one choice is gone before its other ones come up.
+      const run = this.#runs.get(sequence.group);
+      if (run instanceof RawRun) {
+        const { vocabSize } = this.#runner;
+        if (run.advance(sequence, logits.subarray(row * vocabSize, (row + rows) * vocabSize), at)) this.#forget(run);
+      } else if (run !== undefined) {
+        this.#advance(run, sequence, this.#rows.at(logits, row), at);
+      }
+      row += rows;
+    }
+  }
+
+  /** The next token of a sequence; with the first one, the other choices begin on the same logits. */
+  #advance(run: GenerationRun, sequence: Sequence, logits: Float32Array, at: number): void {
+    const { group } = sequence;
+    const starting = group.size > 1 && sequence.index === 0 && sequence.length === sequence.promptLength;
+    if (starting) this.#scheduler.fork(group);
+    try {
+      if (starting) for (const s of group.sequences) this.#choose(run, s, logits, at);
+      else this.#choose(run, sequence, logits, at);
+    } catch (error) {
+      this.#completed.error += group.sequences.filter((s) => s.status !== 'finished').length;
+      this.#end(run, error instanceof TramontaneError ? error : new InferenceError(messageOf(error), { cause: error }));
+      return;
+    }
+    if (run.finished) this.#forget(run);
+    else if (run.events.size + 2 * group.size + 1 > this.#capacity(group)) this.#pause(run);
+  }
+
+  #choose(run: GenerationRun, sequence: Sequence, logits: Float32Array, at: number): void {
+    const reason = run.advance(sequence, logits, at);
+    this.#generatedTokens++;
+    if (reason !== undefined) {
+      this.#completed[reason]++;
+      this.#scheduler.finish(sequence);
+    } else if (this.#options.noKvCache) {
+      this.#scheduler.rewind(sequence);
+    }
+  }
+
+  /** A step adds a token and a finish event for each choice at most, and one for the request. */
+  #capacity(group: SequenceGroup): number {
+    return Math.max(this.#eventBuffer, 4 * group.size + 2);
+  }
+
+  #pause(run: GenerationRun): void {
+    if (this.#paused.has(run)) return;
+    this.#paused.add(run);
+    this.#scheduler.park(run.group);
+  }
+
+  /** A step failed: what it computed is lost, and so is whatever shared the cache with it. */
+  #failActive(error: unknown): void {
+    const at = this.#now();
+    for (const group of this.#scheduler.activeGroups()) {
+      const run = this.#runs.get(group)!;
+      this.#completed.error += group.sequences.filter((s) => s.status !== 'finished').length;
+      const partialResponse = run instanceof GenerationRun ? run.result(at) : undefined;
+      this.#end(run, new ModelError(`forward: ${messageOf(error)}`, { cause: error, partialResponse }));
+    }
+    this.#pool.forgetAll();
+  }
+}
+
+function positive(name: string, value: number): number {
+  if (Number.isInteger(value) && value > 0) return value;
+  throw new ConfigError(`engine.${name}: expected a whole number above 0, got ${value}`);
+}
