@@ -47,7 +47,7 @@ describe('chat', () => {
     expect(await s.done).toBe(0);
     expect(s.text.out).toBe('Hi!\nHi!\n');
     expect(prompts).toEqual(['user:one\nassistant:', 'user:one\nassistant:Hi!\nuser:two\nassistant:']);
-    expect(s.text.notes).toMatch(/3 tokens, .* tokens\/s/);
+    expect(s.text.notes).toMatch(/4 tokens, .* tokens\/s/);
   });
 
   it('joins continued lines, and blocks', async () => {
