@@ -29,6 +29,11 @@ export interface Rope {
   readonly rotaryDim: number;
   /** Two ropes of one key are the same table. */
   readonly key: string;
+  /**
+   * Sequences that grow beyond this length rotate differently from their first position on: what is cached of them, or
+   * shared with shorter ones, has to be computed again.
+   */
+  readonly switchLength?: number | undefined;
   /** Writes `rotaryDim / 2` cosines, then as many sines, at `out[at]`; `length` is the known length of the sequence. */
   fill(out: Float32Array, at: number, position: number, length: number): void;
 }

@@ -37,6 +37,9 @@ const isIndex = (v: unknown): v is number => Number.isInteger(v) && (v as number
 export const number = leaf('a number', isNumber);
 export const positive = leaf('a positive number', (v): v is number => isNumber(v) && v > 0);
 export const count = leaf('a positive integer', (v): v is number => isIndex(v) && v > 0);
+/** A positive integer up to `max`, for numbers that say how much is allocated. */
+export const upTo = (max: number) =>
+  leaf(`an integer from 1 to ${max}`, (v): v is number => isIndex(v) && v > 0 && v <= max);
 export const index = leaf('an integer >= 0', isIndex);
 export const string = leaf('a string', (v): v is string => typeof v === 'string');
 export const boolean = leaf('true or false', (v): v is boolean => typeof v === 'boolean');

@@ -183,10 +183,10 @@ export class Weights {
     return this.matrixOf(parts, shape);
   }
 
-  /** Like `stack`, for tensors that were reshaped, cut or reordered first. */
-  matrixOf(parts: readonly SourceTensor[], shape?: readonly [number, number]): Weight {
+  /** Like `stack`, for tensors that were reshaped, cut or reordered first. `name` stands for the joined names of many. */
+  matrixOf(parts: readonly SourceTensor[], shape?: readonly [number, number], name?: string): Weight {
     const first = parts[0] as SourceTensor;
-    const key = parts.map((p) => p.name).join('+');
+    const key = name ?? parts.map((p) => p.name).join('+');
     const seen = this.#build.weights.get(key);
     if (seen) return seen;
     const width = first.shape[first.shape.length - 1] as number;

@@ -37,13 +37,16 @@ export const activation = s.named<Activation>({
 
 export type LayerType = 'full_attention' | 'sliding_attention';
 
+/** The deepest published models have 126. */
+const MAX_LAYERS = 4096;
+
 /** Keys nearly every text configuration has. Architectures extend or replace them. */
 export const textFields = {
   ...ropeFields,
   vocab_size: s.count,
   hidden_size: s.count,
   intermediate_size: s.count,
-  num_hidden_layers: s.count,
+  num_hidden_layers: s.upTo(MAX_LAYERS),
   num_attention_heads: s.count,
   num_key_value_heads: s.optional(s.count),
   head_dim: s.optional(s.count),

@@ -93,7 +93,9 @@ describe('Gemma 3', () => {
 describe('refusals', () => {
   it.each<[string, Record<string, unknown>, RegExp]>([
     ['LlamaForCausalLM', { hidden_size: 0 }, /^hidden_size: expected a positive integer, got 0/],
-    ['LlamaForCausalLM', { num_hidden_layers: '3' }, /^num_hidden_layers: expected a positive integer, got "3"/],
+    ['LlamaForCausalLM', { num_hidden_layers: '3' }, /^num_hidden_layers: expected an integer from 1 to 4096, got "3"/],
+    ['LlamaForCausalLM', { num_hidden_layers: 2 ** 30 }, /^num_hidden_layers: expected an integer from 1 to 4096/],
+    ['LlamaForCausalLM', { head_dim: 2 ** 30 }, /^head_dim: expected at most 16384/],
     ['LlamaForCausalLM', { vocab_size: undefined }, /^vocab_size: expected a positive integer, got nothing/],
     ['LlamaForCausalLM', { num_key_value_heads: 3 }, /^num_key_value_heads: expected a divisor of 4/],
     ['LlamaForCausalLM', { hidden_act: 'mish' }, /^hidden_act: expected silu .* got "mish"/],

@@ -206,7 +206,7 @@ describe('refusals', () => {
     ['llama', { expert_count: 8 }, table, /llama\.expert_count: expected 0/],
     ['llama', { 'attention.value_length': 8 }, table, /attention\.value_length: expected the key length 4, got 8/],
     ['llama', { block_count: undefined }, table, /llama\.block_count: expected a value, got nothing/],
-    ['llama', { block_count: 0 }, table, /llama\.block_count: expected a positive count/],
+    ['llama', { block_count: 0 }, table, /llama\.block_count: expected a count from 1 to 4096/],
     ['llama', { embedding_length: 'wide' }, table, /llama\.embedding_length: expected a number, got wide/],
     ['llama', { context_length: 2 ** 40 }, table, /llama\.context_length: expected a count/],
     ['llama', {}, {}, /token_embd\.weight: expected this tensor/],

@@ -52,6 +52,16 @@ describe('rotary embeddings', () => {
     expect(made({ rope_theta: 5000 }).key).not.toBe(made({ rope_theta: 5000 }, 32).key);
   });
 
+  it('says beyond which length a sequence has to start over', () => {
+    const factors = { short_factor: Array(8).fill(1), long_factor: Array(8).fill(2) };
+    const long = { rope_scaling: { type: 'longrope', original_max_position_embeddings: 24, ...factors } };
+    expect(made(long).switchLength).toBe(24);
+    expect(rotated(made(long), 24)).not.toEqual(rotated(made(long), 25));
+    const same = { rope_scaling: { ...long.rope_scaling, long_factor: factors.short_factor } };
+    expect(made(same).switchLength).toBeUndefined();
+    expect(made({}).switchLength).toBeUndefined();
+  });
+
   it('forgets nothing between sequences of different length', () => {
     const rope = made({ max_position_embeddings: 16, rope_scaling: { rope_type: 'dynamic', factor: 2 } });
     const first = rotated(rope, 40);

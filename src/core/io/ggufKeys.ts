@@ -47,10 +47,10 @@ export class GgufKeys {
     return value;
   }
 
-  /** A positive integer. */
-  count(key: string): number {
+  /** A positive integer up to `max`. */
+  count(key: string, max = MAX_COUNT): number {
     const value = this.optionalCount(key) ?? this.#missing(key);
-    if (value === 0) throw this.#bad(key, 'a positive count', value);
+    if (value === 0 || value > max) throw this.#bad(key, `a count from 1 to ${max}`, value);
     return value;
   }
 

@@ -15,6 +15,9 @@ export interface GgufModel {
   readonly source: WeightSource;
 }
 
+/** The deepest published models have 126. */
+const MAX_LAYERS = 4096;
+
 /** Keys that change the result, and the values at which they do not. */
 const RESULT_KEYS: Readonly<Record<string, readonly unknown[]>> = {
   'attention.scale': [0],
@@ -42,9 +45,10 @@ export async function ggufModel(gguf: Checkpoint): Promise<GgufModel> {
     throw new UnsupportedError(`GGUF architecture: expected one of ${known}; got "${name}"`, { feature: name });
   }
   const keys = new GgufKeys(gguf.metadata, name);
+  const read = new Set([...(arch.reads ?? []), ...(arch.experts ? ['expert_count'] : [])]);
   for (const [key, neutral] of Object.entries(RESULT_KEYS)) {
     const value = keys.get(key);
-    if (value === undefined || neutral.includes(value) || arch.reads?.includes(key)) continue;
+    if (value === undefined || neutral.includes(value) || read.has(key)) continue;
     throw new UnsupportedError(`${name}.${key}: expected ${neutral[0]}, as ${arch.hf} has it; got ${value}`, {
       feature: key,
     });
@@ -58,7 +62,7 @@ async function configOf(keys: GgufKeys, arch: GgufArch, tensors: ReadonlyMap<str
   const table = tensors.get('token_embd.weight');
   if (!table) throw new FormatError('token_embd.weight: expected this tensor, got none; the file is incomplete');
   const hidden = keys.count('embedding_length');
-  const layers = keys.count('block_count');
+  const layers = keys.count('block_count', MAX_LAYERS);
   const heads = keys.count('attention.head_count');
   const headDim = keys.optionalCount('attention.key_length') ?? Math.floor(hidden / heads);
   const valueDim = keys.optionalCount('attention.value_length') ?? headDim;
@@ -68,7 +72,6 @@ async function configOf(keys: GgufKeys, arch: GgufArch, tensors: ReadonlyMap<str
     });
   }
   const window = keys.optionalCount('attention.sliding_window') || undefined;
-  const spread = arch.wideScaleLayers === layers ? Math.floor(hidden / heads) : headDim;
   return {
     architectures: [(window && arch.windowed) || arch.hf],
     model_type: arch.modelType,
@@ -85,16 +88,22 @@ async function configOf(keys: GgufKeys, arch: GgufArch, tensors: ReadonlyMap<str
     tie_word_embeddings: !tensors.has('output.weight'),
     sliding_window: window,
     layer_types: layerTypes(keys, layers),
-    query_pre_attn_scalar: spread,
+    query_pre_attn_scalar: arch.wideScaleLayers === layers ? Math.floor(hidden / heads) : headDim,
     attn_logit_softcapping: keys.optionalNumber('attn_logit_softcapping'),
     final_logit_softcapping: keys.optionalNumber('final_logit_softcapping'),
-    num_experts: keys.optionalCount('expert_count'),
-    num_experts_per_tok: keys.optionalCount('expert_used_count'),
-    moe_intermediate_size: keys.optionalCount('expert_feed_forward_length'),
-    norm_topk_prob: keys.optionalBoolean('expert_weights_norm') ?? true,
+    ...(arch.experts ? experts(keys) : {}),
     rope_parameters: await ropeParameters(keys, arch, headDim, tensors),
     bos_token_id: keys.tokenId('bos'),
     eos_token_id: keys.tokenId('eos'),
+  };
+}
+
+function experts(keys: GgufKeys) {
+  return {
+    num_experts: keys.count('expert_count'),
+    num_experts_per_tok: keys.count('expert_used_count'),
+    moe_intermediate_size: keys.optionalCount('expert_feed_forward_length'),
+    norm_topk_prob: keys.optionalBoolean('expert_weights_norm') ?? true,
   };
 }
 

@@ -15,7 +15,9 @@ export interface GgufArch {
   readonly partialRotary?: boolean;
   /** Rotation of windowed layers has a base of its own. */
   readonly localRope?: boolean;
-  /** Keys beyond the common ones that the mapping reads. */
+  /** Layers route to experts. */
+  readonly experts?: boolean;
+  /** Keys that only some architectures have. */
   readonly reads?: readonly string[];
   /** Layers of the largest size, which scales queries by hidden size over heads instead of the head size. */
   readonly wideScaleLayers?: number;
@@ -62,7 +64,7 @@ export const GGUF_ARCHES: Readonly<Record<string, GgufArch>> = {
   qwen3moe: {
     hf: 'Qwen3MoeForCausalLM',
     modelType: 'qwen3_moe',
-    reads: ['expert_count', 'expert_used_count', 'expert_feed_forward_length', 'expert_weights_norm'],
+    experts: true,
   },
   phi3: {
     hf: 'Phi3ForCausalLM',

@@ -41,25 +41,28 @@ function expertWeights(w: Weights, m: MoeSpec): { readonly input: Weight; readon
     checkShape(w, name, rows, width);
     return w.source(name);
   };
-  const inRows = experts * intermediate;
+  const whole = (input: readonly SourceTensor[], output: readonly SourceTensor[]) => ({
+    input: w.matrixOf(input, [2 * experts * intermediate, hidden], `${w.path}gate_up_proj`),
+    output: w.matrixOf(output, [experts * hidden, intermediate], `${w.path}down_proj`),
+  });
   const outRows = experts * hidden;
   if (w.has('gate_up_proj')) {
-    return {
-      input: w.matrixOf([part('gate_up_proj', 2 * inRows, hidden)]),
-      output: w.matrixOf([part('down_proj', outRows, intermediate)]),
-    };
+    return whole(
+      [part('gate_up_proj', 2 * experts * intermediate, hidden)],
+      [part('down_proj', outRows, intermediate)],
+    );
   }
   if (w.has('gate_proj.weight')) {
-    const gate = part('gate_proj.weight', inRows, hidden);
-    const up = part('up_proj.weight', inRows, hidden);
+    const gate = part('gate_proj.weight', experts * intermediate, hidden);
+    const up = part('up_proj.weight', experts * intermediate, hidden);
     const pairs = each((e) => [slab(gate, e, intermediate, hidden), slab(up, e, intermediate, hidden)]);
-    return { input: w.matrixOf(pairs.flat()), output: w.matrixOf([part('down_proj.weight', outRows, intermediate)]) };
+    return whole(pairs.flat(), [part('down_proj.weight', outRows, intermediate)]);
   }
-  const input = each((e) => ['gate_proj', 'up_proj'].map((n) => part(`${e}.${n}.weight`, intermediate, hidden)));
-  return {
-    input: w.matrixOf(input.flat()),
-    output: w.matrixOf(each((e) => part(`${e}.down_proj.weight`, hidden, intermediate))),
-  };
+  const pairs = each((e) => ['gate_proj', 'up_proj'].map((n) => part(`${e}.${n}.weight`, intermediate, hidden)));
+  return whole(
+    pairs.flat(),
+    each((e) => part(`${e}.down_proj.weight`, hidden, intermediate)),
+  );
 }
 
 /** One of equally large matrices that a tensor holds below one another. */

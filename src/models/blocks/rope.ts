@@ -88,38 +88,44 @@ export function wholeRopeSpec(c: RopeConfig, theta?: number): RopeSpec {
   return spec.kind === 'default' ? { ...spec, partial: 1 } : spec;
 }
 
+/** Published heads have at most 512 dimensions. */
+const MAX_HEAD_DIM = 1 << 14;
+
 /** The rotation of one layer. */
 export function createRope(spec: RopeSpec, headDim: number): Rope {
   // A proportional rotation covers the whole head; the frequencies beyond its share are zero.
   const dim = spec.kind === 'proportional' ? headDim : Math.trunc(headDim * spec.partial);
   const pairs = Math.ceil(dim / 2);
+  if (headDim > MAX_HEAD_DIM) throw s.configError('head_dim', `at most ${MAX_HEAD_DIM}`, headDim);
   if (dim < 1 || 2 * pairs > headDim) {
     throw s.configError(spec.path, `a rotation of at least 1 and at most ${headDim} dimensions of each head`, dim);
   }
-  return new RopeTable(spec, headDim, pairs, frequenciesOf(spec, dim, pairs), attentionFactor(spec));
+  return new RopeTable(spec, headDim, 2 * pairs, frequenciesOf(spec, dim, pairs));
+}
+
+/** Inverse frequencies, by the known length of the sequence. */
+interface Frequencies {
+  at(length: number): Float32Array;
+  readonly switchLength?: number | undefined;
 }
 
 class RopeTable implements Rope {
   readonly rotaryDim: number;
   readonly key: string;
-  readonly #frequencies: (length: number) => Float32Array;
+  readonly switchLength: number | undefined;
+  readonly #frequencies: Frequencies;
   readonly #factor: number;
 
-  constructor(
-    spec: RopeSpec,
-    headDim: number,
-    pairs: number,
-    frequencies: (length: number) => Float32Array,
-    factor: number,
-  ) {
-    this.rotaryDim = 2 * pairs;
+  constructor(spec: RopeSpec, headDim: number, rotaryDim: number, frequencies: Frequencies) {
+    this.rotaryDim = rotaryDim;
     this.key = JSON.stringify([{ ...spec, path: '' }, headDim]);
+    this.switchLength = frequencies.switchLength;
     this.#frequencies = frequencies;
-    this.#factor = factor;
+    this.#factor = attentionFactor(spec);
   }
 
   fill(out: Float32Array, at: number, position: number, length: number): void {
-    const inverse = this.#frequencies(length);
+    const inverse = this.#frequencies.at(length);
     const pairs = inverse.length;
     const factor = this.#factor;
     const p = fround(position);
@@ -131,13 +137,13 @@ class RopeTable implements Rope {
   }
 }
 
-function frequenciesOf(spec: RopeSpec, dim: number, pairs: number): (length: number) => Float32Array {
+function frequenciesOf(spec: RopeSpec, dim: number, pairs: number): Frequencies {
   const { kind, theta, originalMax, maxPositions, parameters: p, path } = spec;
   const need = <T>(value: T | undefined, key: string): T => {
     if (value === undefined) throw s.configError(`${path}.${key}`, `a value for the rotation "${kind}"`, undefined);
     return value;
   };
-  const fixed = (inverse: Float32Array) => () => inverse;
+  const fixed = (inverse: Float32Array): Frequencies => ({ at: () => inverse });
   const plain = powers(new Float32Array(pairs), theta, dim);
   switch (kind) {
     case 'default':
@@ -167,7 +173,8 @@ function frequenciesOf(spec: RopeSpec, dim: number, pairs: number): (length: num
       };
       const short = scaled(need(p.short_factor, 'short_factor'), 'short_factor');
       const long = scaled(need(p.long_factor, 'long_factor'), 'long_factor');
-      return (length) => (length > originalMax ? long : short);
+      const differ = short.some((f, i) => f !== long[i]);
+      return { at: (length) => (length > originalMax ? long : short), switchLength: differ ? originalMax : undefined };
     }
   }
 }
@@ -183,17 +190,19 @@ function powers(out: Float32Array, theta: number, dim: number): Float32Array {
 }
 
 /** "NTK by parts" without parts: the base grows with the length of the sequence once that exceeds the trained one. */
-function dynamic(theta: number, dim: number, pairs: number, factor: number, max: number) {
+function dynamic(theta: number, dim: number, pairs: number, factor: number, max: number): Frequencies {
   const inverse = new Float32Array(pairs);
   let known = -1;
-  return (length: number): Float32Array => {
-    const at = Math.max(length, max);
-    if (at !== known) {
-      known = at;
-      const grown = fround(fround(fround(factor * at) / max) - (factor - 1));
-      powers(inverse, at === max ? theta : theta * fround(grown ** (dim / (dim - 2))), dim);
-    }
-    return inverse;
+  return {
+    at(length) {
+      const reached = Math.max(length, max);
+      if (reached !== known) {
+        known = reached;
+        const grown = fround(fround(fround(factor * reached) / max) - (factor - 1));
+        powers(inverse, reached === max ? theta : theta * fround(grown ** (dim / (dim - 2))), dim);
+      }
+      return inverse;
+    },
   };
 }
 

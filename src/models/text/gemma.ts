@@ -3,7 +3,18 @@ import type { Decoder, Layer, Rope } from '../../core/model.ts';
 import * as s from '../../core/schema.ts';
 import type { Weights } from '../../core/weights.ts';
 import type { TextConfig } from '../arch.ts';
-import { activation, heads, layers, layerTypes, tableAndHead, textArch, textConfig, trunk, windowOf } from '../arch.ts';
+import {
+  activation,
+  heads,
+  layers,
+  layerTypes,
+  tableAndHead,
+  textArch,
+  textConfig,
+  textFields,
+  trunk,
+  windowOf,
+} from '../arch.ts';
 import { attention } from '../blocks/attention.ts';
 import { decoder } from '../blocks/decoder.ts';
 import { preNorm, sandwich } from '../blocks/layer.ts';
@@ -141,7 +152,7 @@ export const gemma3 = textArch(
     vocab_size: s.or(s.count, 262208),
     hidden_size: s.or(s.count, 2304),
     intermediate_size: s.or(s.count, 9216),
-    num_hidden_layers: s.or(s.count, 26),
+    num_hidden_layers: s.or(textFields.num_hidden_layers, 26),
     max_position_embeddings: s.or(s.count, 131072),
     final_logit_softcapping: s.optional(s.positive),
     sliding_window_pattern: s.or(s.count, 6),
