@@ -13,11 +13,13 @@ export interface DirEntry {
   readonly kind: PathInfo['kind'];
 }
 
-/** A file open for writing at given positions. */
+/** A file open for reading and writing at given positions. */
 export interface FileWriter {
   /** Bytes that were there when the file was opened. */
   readonly size: number;
   write(position: number, bytes: Uint8Array): Promise<void>;
+  /** Fills `target`; rejects with `FormatError` when the file ends before. */
+  readInto(position: number, target: Uint8Array): Promise<void>;
   /** Cuts or extends the file. */
   truncate(size: number): Promise<void>;
   close(): Promise<void>;

@@ -39,21 +39,7 @@ export class FileSource implements ByteSource {
     if (this.#closing) throw new ModelLoadError(`${this.name}: read after close`);
     this.#reads++;
     try {
-      let done = 0;
-      while (done < target.length) {
-        const want = Math.min(target.length - done, MAX_CALL_BYTES);
-        const got = await readAt(this.#fd, target, done, want, start + done);
-        if (got === 0) {
-          throw new FormatError(
-            `${this.name}: expected ${this.size} bytes, the file ends at ${start + done}; it was cut while being read`,
-          );
-        }
-        done += got;
-      }
-    } catch (error) {
-      throw error instanceof FormatError
-        ? error
-        : new ModelLoadError(`${this.name}: ${messageOf(error)}`, { cause: error });
+      await readAll(this.name, this.#fd, start, target);
     } finally {
       if (--this.#reads === 0) this.#idle?.();
     }
@@ -88,9 +74,28 @@ export function fileWriter(path: string, fd: number): FileWriter {
         );
       }
     },
+    readInto: (position, target) => readAll(path, fd, position, target),
     truncate: (size) => new Promise((ok, no) => fs.ftruncate(fd, size, (error) => (error ? no(fail(error)) : ok()))),
     close: () => new Promise((ok, no) => fs.close(fd, (error) => (error ? no(fail(error)) : ok()))),
   };
+}
+
+async function readAll(name: string, fd: number, start: number, target: Uint8Array): Promise<void> {
+  for (let done = 0; done < target.length; ) {
+    const want = Math.min(target.length - done, MAX_CALL_BYTES);
+    let got: number;
+    try {
+      got = await readAt(fd, target, done, want, start + done);
+    } catch (error) {
+      throw new ModelLoadError(`${name}: ${messageOf(error)}`, { cause: error });
+    }
+    if (got === 0) {
+      throw new FormatError(
+        `${name}: expected ${target.length} bytes at ${start}, the file ends at ${start + done}; it was cut while being read`,
+      );
+    }
+    done += got;
+  }
 }
 
 function readAt(fd: number, target: Uint8Array, offset: number, length: number, position: number): Promise<number> {

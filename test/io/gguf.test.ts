@@ -130,7 +130,9 @@ describe('GGUF metadata', () => {
         expect(texts.map((_, i) => list.at(i))).toEqual(texts.map(decode));
         expect([...list]).toEqual(texts.map(decode));
         expect(list.at(texts.length)).toBeUndefined();
-        texts.forEach((text, i) => expect(list.bytes.subarray(list.starts[i], list.end(i))).toEqual(text));
+        for (const [i, text] of texts.entries()) {
+          expect(list.bytes.subarray(list.starts[i], list.end(i))).toEqual(text);
+        }
       }),
       { numRuns: 300 },
     );

@@ -39,7 +39,7 @@ beforeEach(() => {
 
 /** A server with range support. `send` may break the answer. */
 function ranged(
-  content = CONTENT,
+  content: Uint8Array = CONTENT,
   send = (r: ServerResponse, body: Uint8Array) => void r.end(body),
   etag = '"1"',
 ): Handler {

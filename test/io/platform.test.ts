@@ -76,7 +76,7 @@ describe('files', () => {
     const path = file('c', 'x'.repeat(100));
     const source = await platform.openFile(path);
     fs.truncateSync(path, 40);
-    await expect(source.slice(0, 100)).rejects.toThrow(/expected 100 bytes, the file ends at 40/);
+    await expect(source.slice(0, 100)).rejects.toThrow(/expected 100 bytes at 0, the file ends at 40/);
     await source.close();
   });
 
@@ -112,6 +112,10 @@ describe('files', () => {
     await writer.write(8, new TextEncoder().encode('345'));
     await writer.write(0, new TextEncoder().encode('H'));
     await writer.truncate(10);
+    const start = new Uint8Array(5);
+    await writer.readInto(1, start);
+    expect(new TextDecoder().decode(start)).toBe('ällo');
+    await expect(writer.readInto(9, start)).rejects.toThrow(FormatError);
     await writer.close();
     expect(await platform.readText(path, 100)).toBe('Hällo 234');
 

@@ -139,7 +139,7 @@ describe('writeSafetensors', () => {
         shape: fc.array(fc.nat(5), { maxLength: 4 }),
       })
       .map(({ type, shape }) => ({ type, shape: [...shape, 8] }));
-    const names = fc.string({ unit: 'binary', maxLength: 12 }).filter((n) => n !== '__metadata__' && n.isWellFormed());
+    const names = fc.string({ unit: 'binary', maxLength: 12 }).filter((n) => n !== '__metadata__');
     await fc.assert(
       fc.asyncProperty(
         fc.dictionary(names, tensor, { maxKeys: 8 }),

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { FormatError, ModelLoadError } from '../../src/core/errors.ts';
+import type { TensorData } from '../../src/core/io/safetensorsWrite.ts';
 import { writeSafetensors } from '../../src/core/io/safetensorsWrite.ts';
 import { parseIndex, readSafetensorsIndex } from '../../src/core/io/shards.ts';
 import { nodePlatform } from '../../src/platform/node.ts';
@@ -16,7 +17,7 @@ afterAll(() => rmSync(folder, { recursive: true }));
 
 const shard = (...names: string[]): Uint8Array =>
   writeSafetensors(
-    names.map((name, i) => [name, { type: 'U8', shape: [2], data: new Uint8Array([i, 7]) }]),
+    names.map((name, i): [string, TensorData] => [name, { type: 'U8', shape: [2], data: new Uint8Array([i, 7]) }]),
     { format: 'pt' },
   );
 function index(files: Record<string, Uint8Array>, weightMap: unknown): string {

@@ -1,6 +1,6 @@
 /** Downloads into the blob store of the cache: resumed after a break, checked against the content's hash. */
-import { FormatError, ModelLoadError } from '../errors.ts';
-import type { Hasher, Platform } from '../platform.ts';
+import { FormatError } from '../errors.ts';
+import type { FileWriter, Hasher, Platform } from '../platform.ts';
 import type { HttpOptions } from './http.ts';
 import { streamRange } from './http.ts';
 import type { HubFile } from './hubApi.ts';
@@ -29,9 +29,10 @@ export async function downloadBlob(download: BlobDownload): Promise<void> {
   const incomplete = `${path}.incomplete`;
   for (let clean = false; ; clean = true) {
     const { digest, resumed } = await fill(download, incomplete, clean);
-    // Another process may have finished first.
-    if ((await platform.stat(path))?.size === file.size) return;
-    if (digest === file.etag && (await platform.stat(incomplete))?.size === file.size) break;
+    // Looked at in this order: another process that finishes moves the one to the other.
+    const written = await platform.stat(incomplete);
+    if ((await platform.stat(path))?.size === file.size) return platform.remove(incomplete);
+    if (digest === file.etag && written?.size === file.size) break;
     await platform.remove(incomplete);
     // What an earlier run left may be to blame: once more, from the start.
     if (!resumed) {
@@ -61,7 +62,7 @@ async function fill(
       at = 0;
     }
     const resumed = at > 0;
-    if (resumed) await hashFile(platform, incomplete, at, hasher);
+    if (resumed) await hashStart(writer, at, hasher);
     onBytes(at);
     await streamRange(
       url,
@@ -81,15 +82,12 @@ async function fill(
   }
 }
 
-async function hashFile(platform: Platform, path: string, size: number, hasher: Hasher): Promise<void> {
-  const source = await platform.openFile(path);
-  try {
-    if (source.size < size) throw new ModelLoadError(`${path}: cut by another program; try again`);
-    for (let at = 0; at < size; at += REREAD_BYTES) {
-      hasher.update(await source.slice(at, Math.min(size, at + REREAD_BYTES)));
-    }
-  } finally {
-    await source.close();
+async function hashStart(writer: FileWriter, size: number, hasher: Hasher): Promise<void> {
+  const piece = new Uint8Array(Math.min(size, REREAD_BYTES));
+  for (let at = 0; at < size; at += piece.length) {
+    const part = piece.subarray(0, size - at);
+    await writer.readInto(at, part);
+    hasher.update(part);
   }
 }
 
