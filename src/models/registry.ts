@@ -86,7 +86,7 @@ const rows: readonly Row[] = [
     hf: ['Gemma3ForCausalLM'],
     modelTypes: ['gemma3_text'],
     gguf: ['gemma3'],
-    load: async () => erased((await import('./text/gemma.ts')).gemma3),
+    load: async () => erased((await import('./text/gemma3.ts')).gemma3),
   },
   {
     title: 'SmolLM 3',

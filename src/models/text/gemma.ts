@@ -20,7 +20,6 @@ import { decoder } from '../blocks/decoder.ts';
 import { preNorm, sandwich } from '../blocks/layer.ts';
 import { gatedMlp } from '../blocks/mlp.ts';
 import { rmsNorm } from '../blocks/norm.ts';
-import type { RopeConfig } from '../blocks/rope.ts';
 import { createRope, wholeRopeSpec } from '../blocks/rope.ts';
 
 const gemmaConfig = textConfig.extend({
@@ -31,7 +30,7 @@ const gemmaConfig = textConfig.extend({
 });
 
 /** Gemma 2 and 3 name the activation differently and scale queries by a constant of the model. */
-const laterConfig = gemmaConfig.extend({
+export const laterConfig = gemmaConfig.extend({
   num_attention_heads: s.or(s.count, 8),
   num_key_value_heads: s.absent(s.count, 4),
   hidden_activation: s.or(activation, 'geluTanh'),
@@ -39,7 +38,7 @@ const laterConfig = gemmaConfig.extend({
   sliding_window: s.absent(s.count, 4096),
 });
 
-interface Variation {
+export interface Variation {
   readonly scale: number;
   readonly rope: (layer: number) => Rope;
   readonly window?: (layer: number) => number | undefined;
@@ -50,7 +49,7 @@ interface Variation {
   readonly sandwich?: boolean;
 }
 
-function causalOnly<C extends { readonly use_bidirectional_attention: unknown }>(c: C): C {
+export function causalOnly<C extends { readonly use_bidirectional_attention: unknown }>(c: C): C {
   if (c.use_bidirectional_attention) {
     throw new UnsupportedError(
       'use_bidirectional_attention: expected a causal model, got one that reads in both directions; such models embed text and do not generate',
@@ -60,8 +59,8 @@ function causalOnly<C extends { readonly use_bidirectional_attention: unknown }>
   return c;
 }
 
-/** Norm weights are stored as distance from one; embeddings are scaled by the root of their width. */
-function gemmaModel(w: Weights, c: TextConfig, v: Variation): Decoder {
+/** The Gemma shape: norm weights are stored as distance from one; embeddings are scaled by the root of their width. */
+export function gemmaModel(w: Weights, c: TextConfig, v: Variation): Decoder {
   const m = trunk(w);
   const h = heads(c);
   const hidden = c.hidden_size;
@@ -144,49 +143,3 @@ export const gemma2 = textArch(
       sandwich: true,
     }),
 );
-
-/** Gemma 3 text: head norms, five windowed layers to each full one, and a rotation for each kind. */
-export const gemma3 = textArch(
-  laterConfig.extend({
-    // Released files leave out what equals these.
-    vocab_size: s.or(s.count, 262208),
-    hidden_size: s.or(s.count, 2304),
-    intermediate_size: s.or(s.count, 9216),
-    num_hidden_layers: s.or(textFields.num_hidden_layers, 26),
-    max_position_embeddings: s.or(s.count, 131072),
-    final_logit_softcapping: s.optional(s.positive),
-    sliding_window_pattern: s.or(s.count, 6),
-    rope_local_base_freq: s.optional(s.positive),
-  }),
-  (c) => {
-    const pattern = c.sliding_window_pattern;
-    const layer_types = layerTypes(c, (i) => ((i + 1) % pattern === 0 ? 'full_attention' : 'sliding_attention'));
-    return { ...causalOnly(c), hidden_act: c.hidden_activation, layer_types, ...twoRopes(c, c.head_dim) };
-  },
-  (w, c) =>
-    gemmaModel(w, c, {
-      scale: c.query_pre_attn_scalar ** -0.5,
-      rope: (layer) => (c.layer_types[layer] === 'sliding_attention' ? c.local : c.full),
-      window: (layer) => windowOf(c, layer),
-      logitCap: c.final_logit_softcapping,
-      headNorms: true,
-      sandwich: true,
-    }),
-);
-
-/** Newer files nest one rotation per layer type; older ones scale the full layers and give the local base apart. */
-function twoRopes(c: RopeConfig & { readonly rope_local_base_freq: number | undefined }, headDim: number) {
-  const given = s.isRecord(c.rope_parameters) ? c.rope_parameters : {};
-  if (Object.keys(given).length > 0 && !('full_attention' in given) && !('sliding_attention' in given)) {
-    throw s.configError('rope_parameters', 'full_attention and sliding_attention', given);
-  }
-  const part = (type: string) => (s.isRecord(given[type]) ? given[type] : {});
-  const scaling = s.isRecord(c.rope_scaling) ? c.rope_scaling : {};
-  const base = { ...c, rope_scaling: undefined };
-  const full = { ...base, rope_parameters: { ...part('full_attention'), ...scaling } };
-  const local = { ...base, rope_parameters: part('sliding_attention'), rope_theta: c.rope_local_base_freq };
-  return {
-    full: createRope(wholeRopeSpec(full, 1e6), headDim),
-    local: createRope(wholeRopeSpec(local, 1e4), headDim),
-  };
-}

@@ -1,0 +1,51 @@
+import * as s from '../../core/schema.ts';
+import { layerTypes, textArch, textFields, windowOf } from '../arch.ts';
+import type { RopeConfig } from '../blocks/rope.ts';
+import { createRope, wholeRopeSpec } from '../blocks/rope.ts';
+import { causalOnly, gemmaModel, laterConfig } from './gemma.ts';
+
+/** Gemma 3 text: head norms, five windowed layers to each full one, and a rotation for each kind. */
+export const gemma3 = textArch(
+  laterConfig.extend({
+    // Released files leave out what equals these.
+    vocab_size: s.or(s.count, 262208),
+    hidden_size: s.or(s.count, 2304),
+    intermediate_size: s.or(s.count, 9216),
+    num_hidden_layers: s.or(textFields.num_hidden_layers, 26),
+    max_position_embeddings: s.or(s.count, 131072),
+    final_logit_softcapping: s.optional(s.positive),
+    sliding_window_pattern: s.or(s.count, 6),
+    rope_local_base_freq: s.optional(s.positive),
+  }),
+  (c) => {
+    const pattern = c.sliding_window_pattern;
+    const layer_types = layerTypes(c, (i) => ((i + 1) % pattern === 0 ? 'full_attention' : 'sliding_attention'));
+    return { ...causalOnly(c), hidden_act: c.hidden_activation, layer_types, ...twoRopes(c, c.head_dim) };
+  },
+  (w, c) =>
+    gemmaModel(w, c, {
+      scale: c.query_pre_attn_scalar ** -0.5,
+      rope: (layer) => (c.layer_types[layer] === 'sliding_attention' ? c.local : c.full),
+      window: (layer) => windowOf(c, layer),
+      logitCap: c.final_logit_softcapping,
+      headNorms: true,
+      sandwich: true,
+    }),
+);
+
+/** Newer files nest one rotation per layer type; older ones scale the full layers and give the local base apart. */
+function twoRopes(c: RopeConfig & { readonly rope_local_base_freq: number | undefined }, headDim: number) {
+  const given = s.isRecord(c.rope_parameters) ? c.rope_parameters : {};
+  if (Object.keys(given).length > 0 && !('full_attention' in given) && !('sliding_attention' in given)) {
+    throw s.configError('rope_parameters', 'full_attention and sliding_attention', given);
+  }
+  const part = (type: string) => (s.isRecord(given[type]) ? given[type] : {});
+  const scaling = s.isRecord(c.rope_scaling) ? c.rope_scaling : {};
+  const base = { ...c, rope_scaling: undefined };
+  const full = { ...base, rope_parameters: { ...part('full_attention'), ...scaling } };
+  const local = { ...base, rope_parameters: part('sliding_attention'), rope_theta: c.rope_local_base_freq };
+  return {
+    full: createRope(wholeRopeSpec(full, 1e6), headDim),
+    local: createRope(wholeRopeSpec(local, 1e4), headDim),
+  };
+}
