@@ -81,7 +81,7 @@ function shardSet(folder: ModelFolder, names: readonly string[]): readonly strin
   if (names.length === 1 && !SHARD_NAME.test(names[0]!)) return names;
   const shards = names.map((name) => SHARD_NAME.exec(name));
   const [, prefix, , count] = shards[0] ?? [];
-  const same = shards.every((shard) => shard?.[1] === prefix && shard?.[3] === count);
+  const same = count !== undefined && shards.every((shard) => shard?.[1] === prefix && shard?.[3] === count);
   if (!same) {
     throw new ModelLoadError(`${folder.location}: expected one set of weights, got several files: ${list(names)}`);
   }
