@@ -3,18 +3,7 @@ import type { Decoder, Layer, Rope } from '../../core/model.ts';
 import * as s from '../../core/schema.ts';
 import type { Weights } from '../../core/weights.ts';
 import type { TextConfig } from '../arch.ts';
-import {
-  activation,
-  heads,
-  layers,
-  layerTypes,
-  tableAndHead,
-  textArch,
-  textConfig,
-  textFields,
-  trunk,
-  windowOf,
-} from '../arch.ts';
+import { activation, heads, layers, layerTypes, tableAndHead, textArch, textConfig, trunk, windowOf } from '../arch.ts';
 import { attention } from '../blocks/attention.ts';
 import { decoder } from '../blocks/decoder.ts';
 import { preNorm, sandwich } from '../blocks/layer.ts';
