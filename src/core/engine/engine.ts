@@ -197,7 +197,10 @@ export class Engine {
     this.#disposed = true;
     const error = new ChannelError('engine: it was disposed while the call was waiting');
     for (const run of [...this.#runs.values()]) this.#end(run, error);
-    for (const reject of this.#tasks.values()) reject(error);
+    for (const [task, reject] of this.#tasks) {
+      this.#scheduler.removeTask(task);
+      reject(error);
+    }
     this.#tasks.clear();
     await this.#loop;
   }
