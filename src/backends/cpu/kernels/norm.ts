@@ -1,14 +1,98 @@
-import { defineKernel, split, splitRange } from '../kernel.ts';
-import type { V128 } from '../wasm/expr.ts';
+import { defineKernel, type KernelContext, split, splitRange } from '../kernel.ts';
+import type { Expr, V128 } from '../wasm/expr.ts';
+import type { FunctionBuilder, Local } from '../wasm/function.ts';
 import { f32, f32x4, i32, v128 } from '../wasm/ops.ts';
 import { scalarLanes, vectorLanes } from './lanes.ts';
 import { forColumns } from './loops.ts';
 import { reduceTwin, sumRow } from './rows.ts';
 
+/** What `emitNormPart` works on: addresses (0 for parameters that are absent) and constants in all lanes. */
+export interface NormPart {
+  readonly x: Local<'i32'>;
+  readonly out: Local<'i32'>;
+  readonly weight: Local<'i32'>;
+  readonly bias: Local<'i32'>;
+  readonly n: Local<'i32'>;
+  /** Non-zero: subtract the mean. */
+  readonly centre: Expr<'i32'>;
+  readonly eps: V128;
+  readonly divisor: V128;
+  readonly plus: V128;
+}
+
+/** `out = (x - mean) / sqrt(Σ(x - mean)² / divisor + eps) * (weight + plus) + bias` for `n` floats; `out` may be `x`. */
+export function emitNormPart(f: FunctionBuilder, ctx: KernelContext, part: NormPart): void {
+  const m = vectorLanes(f, ctx);
+  const bytes = f.i32('bytes', i32.shl(part.n, 2));
+  const px = f.i32('px');
+  const py = f.i32('py');
+  const other = f.i32('other');
+  const mean = f.v128('mean', v128.zero());
+  const centred = (v: V128) => f.v128('c', m.sub(v, mean));
+  f.if(part.centre, () => {
+    px.set(part.x);
+    mean.set(m.div(sumRow(f, px, bytes, m.add), f32x4.splat(f32.convertI32S(part.n))));
+  });
+  px.set(part.x);
+  const square = (sum: V128, v: V128) => {
+    const c = centred(v);
+    return m.madd(c, c, sum);
+  };
+  const power = sumRow(f, px, bytes, square, mean);
+  const scale = f.v128('scale', m.div(m.const(1), m.sqrt(m.add(m.div(power, part.divisor), part.eps))));
+  px.set(part.x);
+  py.set(part.out);
+  f.if(
+    part.weight,
+    () => {
+      other.set(part.weight);
+      forColumns(f, bytes, [px, py, other], (c) =>
+        c.store(py, m.mul(m.mul(centred(c.load(px)), scale), m.add(c.load(other), part.plus))),
+      );
+    },
+    () => forColumns(f, bytes, [px, py], (c) => c.store(py, m.mul(centred(c.load(px)), scale))),
+  );
+  f.if(part.bias, () => {
+    other.set(part.bias);
+    py.set(part.out);
+    forColumns(f, bytes, [py, other], (c) => c.store(py, m.add(c.load(py), c.load(other))));
+  });
+}
+
+/** The same with word positions; `weight` and `bias` are 0 when absent. */
+export interface NormPartTwin {
+  readonly x: number;
+  readonly out: number;
+  readonly weight: number;
+  readonly bias: number;
+  readonly n: number;
+  readonly centre: boolean;
+  readonly eps: number;
+  readonly divisor: number;
+  readonly plus: number;
+}
+
+export function normPartTwin(
+  f32: Float32Array,
+  { x, out, weight, bias, n, centre, eps, divisor, plus }: NormPartTwin,
+): void {
+  const m = scalarLanes;
+  const total = centre ? reduceTwin(n, 0, (sum, i) => m.add(sum, f32[x + i]!), m.add) : 0;
+  const mean = centre ? m.div(total, n) : 0;
+  const centred = (i: number) => m.sub(f32[x + i]!, mean);
+  const power = reduceTwin(n, 0, (sum, i) => m.madd(centred(i), centred(i), sum), m.add);
+  const scale = m.div(1, m.sqrt(m.add(m.div(power, divisor), eps)));
+  for (let i = 0; i < n; i++) {
+    let y = m.mul(centred(i), scale);
+    if (weight) y = m.mul(y, m.add(f32[weight + i]!, plus));
+    if (bias) y = m.add(y, f32[bias + i]!);
+    f32[out + i] = y;
+  }
+}
+
 /**
- * Norms of `parts` consecutive runs of `n` floats: `(x - mean) / sqrt(power + eps)`, times `weight + plus`, plus `bias`,
- * where `power` is the sum of squares over `divisor` and the mean is subtracted when `centre`. Part `p` uses parameters
- * from `(p mod groups) * n` on. With `add`, `x += add` comes first. Threads share the parts.
+ * Norms of `parts` consecutive runs of `n` floats; part `p` uses parameters from `(p mod groups) * n` on. With `add`,
+ * `x += add` comes first. Threads share the parts.
  */
 export const norm = defineKernel({
   name: 'norm',
@@ -21,84 +105,43 @@ export const norm = defineKernel({
     const { from, to } = split(f, parts, ctx);
     const bytes = f.i32('bytes', i32.shl(n, 2));
     const part = f.i32('part');
-    const px = f.i32('px');
+    const constants = {
+      eps: f.v128('eps', f32x4.splat(eps)),
+      divisor: f.v128('divisor', f32x4.splat(divisor)),
+      plus: f.v128('plus', f32x4.splat(plus)),
+    };
     const start = f.i32('start');
-    const other = f.i32('other');
-    const py = f.i32('py');
-    const mean = f.v128('mean');
-    const scale = f.v128('scale');
-    const epsilon = f.v128('eps', f32x4.splat(eps));
-    const over = f.v128('divisor', f32x4.splat(divisor));
-    const extra = f.v128('plus', f32x4.splat(plus));
-    const centred = (v: V128) => f.v128('c', m.sub(v, mean));
+    const target = f.i32('target');
+    const partWeight = f.i32('partWeight');
+    const partBias = f.i32('partBias');
+    const px = f.i32('px');
+    const pa = f.i32('pa');
     f.for(part, from, to, 1, () => {
-      start.set(i32.add(x, i32.mul(part, bytes)));
+      const at = f.i32('at', i32.mul(part, bytes));
+      start.set(i32.add(x, at));
+      target.set(i32.add(out, at));
       f.if(add, () => {
         px.set(start);
-        other.set(i32.add(add, i32.mul(part, bytes)));
-        forColumns(f, bytes, [px, other], (c) => c.store(px, m.add(c.load(px), c.load(other))));
+        pa.set(i32.add(add, at));
+        forColumns(f, bytes, [px, pa], (c) => c.store(px, m.add(c.load(px), c.load(pa))));
       });
-      mean.set(v128.zero());
-      f.if(centre, () => {
-        px.set(start);
-        mean.set(
-          m.div(
-            sumRow(f, px, bytes, (sum, v) => m.add(sum, v)),
-            f32x4.splat(f32.convertI32S(n)),
-          ),
-        );
-      });
-      px.set(start);
-      const power = sumRow(
-        f,
-        px,
-        bytes,
-        (sum, v) => {
-          const c = centred(v);
-          return m.madd(c, c, sum);
-        },
-        mean,
-      );
-      scale.set(m.div(m.const(1), m.sqrt(m.add(m.div(power, over), epsilon))));
       const parameter = f.i32('parameter', i32.mul(i32.remU(part, groups), bytes));
-      px.set(start);
-      py.set(i32.add(out, i32.mul(part, bytes)));
-      f.if(
-        weight,
-        () => {
-          other.set(i32.add(weight, parameter));
-          forColumns(f, bytes, [px, py, other], (c) => {
-            const factor = m.add(c.load(other), extra);
-            c.store(py, m.mul(m.mul(centred(c.load(px)), scale), factor));
-          });
-        },
-        () => forColumns(f, bytes, [px, py], (c) => c.store(py, m.mul(centred(c.load(px)), scale))),
-      );
-      f.if(bias, () => {
-        other.set(i32.add(bias, parameter));
-        py.set(i32.add(out, i32.mul(part, bytes)));
-        forColumns(f, bytes, [py, other], (c) => c.store(py, m.add(c.load(py), c.load(other))));
-      });
+      partWeight.set(i32.select(weight, i32.add(weight, parameter), 0));
+      partBias.set(i32.select(bias, i32.add(bias, parameter), 0));
+      emitNormPart(f, ctx, { x: start, out: target, weight: partWeight, bias: partBias, n, centre, ...constants });
     });
   },
-  twin({ f32 }, { out, x, add, weight, bias, parts, n, groups, centre, eps, divisor, plus }, tid, nt) {
-    const m = scalarLanes;
+  twin({ f32 }, { out, x, add, weight, bias, parts, n, groups, centre, ...constants }, tid, nt) {
     const [from, to] = splitRange(parts, tid, nt);
     for (let part = from; part < to; part++) {
       const at = (x >>> 2) + part * n;
-      if (add) for (let i = 0; i < n; i++) f32[at + i] = m.add(f32[at + i]!, f32[(add >>> 2) + part * n + i]!);
-      const total = centre ? reduceTwin(n, 0, (sum, i) => m.add(sum, f32[at + i]!), m.add) : 0;
-      const mean = centre ? m.div(total, n) : 0;
-      const centred = (i: number) => m.sub(f32[at + i]!, mean);
-      const power = reduceTwin(n, 0, (sum, i) => m.madd(centred(i), centred(i), sum), m.add);
-      const scale = m.div(1, m.sqrt(m.add(m.div(power, divisor), eps)));
+      if (add) for (let i = 0; i < n; i++) f32[at + i] = Math.fround(f32[at + i]! + f32[(add >>> 2) + part * n + i]!);
       const parameter = (part % groups) * n;
-      for (let i = 0; i < n; i++) {
-        let y = m.mul(centred(i), scale);
-        if (weight) y = m.mul(y, m.add(f32[(weight >>> 2) + parameter + i]!, plus));
-        if (bias) y = m.add(y, f32[(bias >>> 2) + parameter + i]!);
-        f32[(out >>> 2) + part * n + i] = y;
-      }
+      normPartTwin(f32, {
+        ...{ x: at, out: (out >>> 2) + part * n, n, centre: centre !== 0, ...constants },
+        weight: weight ? (weight >>> 2) + parameter : 0,
+        bias: bias ? (bias >>> 2) + parameter : 0,
+      });
     }
   },
 });

@@ -1,0 +1,193 @@
+import type { Fields, Views } from '../../kernel.ts';
+import { ROUNDER, roundEven, scalarLanes } from '../lanes.ts';
+import { expNegative, tanh } from '../math.ts';
+import { reduceTwin } from '../rows.ts';
+import type { ATTEND_FIELDS } from './attend.ts';
+import {
+  type CacheKind,
+  CHUNK,
+  KEY_NORM,
+  PARTIAL_HEADER,
+  SCALE_BYTES,
+  STEP_BYTES,
+  WEIGHT_MAX,
+  WIDE,
+} from './layout.ts';
+
+type Args = Fields<typeof ATTEND_FIELDS>;
+
+const m = scalarLanes;
+const LOWEST = Math.fround(-3.4028234663852886e38);
+
+/** A query of the tile: integers or floats, its running softmax and its outputs. */
+interface Query {
+  readonly words: Float64Array;
+  readonly factor: number;
+  readonly last: number;
+  readonly outputs: Float32Array;
+  readonly sums: Float32Array;
+  max: number;
+}
+
+/** See `attend.ts`; the same steps for one query after the other. */
+export function attendTwin(kind: CacheKind, views: Views, a: Args, tid: number, nt: number): void {
+  const { i32 } = views;
+  let item = tid;
+  let base = 0;
+  for (let sequence = 0; sequence < a.sequences; sequence++) {
+    const first = i32[(a.seqStart >>> 2) + sequence]!;
+    const rows = i32[(a.seqStart >>> 2) + sequence + 1]! - first;
+    const length = i32[(a.kvLen >>> 2) + sequence]!;
+    const tiles = Math.ceil(rows / a.tileRows);
+    const firstVisible = (position: number) =>
+      a.window ? Math.floor(Math.max(0, position + 1 - a.window) / CHUNK) : 0;
+    const firstChunk = firstVisible(length - rows);
+    const pieces = a.pieceChunks ? Math.ceil((Math.ceil(length / CHUNK) - firstChunk) / a.pieceChunks) : 1;
+    const end = base + tiles * pieces * a.kvHeads;
+    for (; item < end; item += nt) {
+      const unit = Math.floor((item - base) / pieces);
+      const piece = (item - base) % pieces;
+      const head = unit % a.kvHeads;
+      const row = Math.floor(unit / a.kvHeads) * a.tileRows;
+      const count = Math.min(rows - row, a.tileRows);
+      const position = length - rows + row;
+      let from = firstVisible(position);
+      let to = Math.ceil((position + count) / CHUNK);
+      if (a.pieceChunks) {
+        from = firstChunk + piece * a.pieceChunks;
+        to = Math.min(to, from + a.pieceChunks);
+      }
+      for (let i = 0; i < count * a.group; i++) {
+        const tileRow = Math.floor(i / a.group);
+        const member = head * a.group + (i % a.group);
+        const query = readQuery(kind, views, a, first + row + tileRow, member, position + tileRow);
+        for (let chunk = from; chunk < to; chunk++) attendChunk(kind, views, a, sequence, head, chunk, length, query);
+        if (a.pieceChunks) storePartial(views, a, item * a.tileRows * a.group + i, query);
+        else finish(views, a, first + row + tileRow, member, query);
+      }
+    }
+    base = end;
+  }
+}
+
+function readQuery(kind: CacheKind, { f32 }: Views, a: Args, row: number, member: number, last: number): Query {
+  const at = (a.q >>> 2) + (row * a.kvHeads * a.group + member) * a.headDim;
+  const words = new Float64Array(kind === 'i16' ? 2 * a.keySteps : a.headDim);
+  let factor = a.scale;
+  if (kind === 'i16') {
+    const power = reduceTwin(a.headDim, 0, (sum, i) => m.madd(f32[at + i]!, f32[at + i]!, sum), m.add);
+    const unit = m.div(m.sqrt(power), KEY_NORM);
+    const inverse = unit > 0 ? m.div(1, unit) : 0;
+    factor = m.mul(unit, a.scale);
+    for (let i = 0; i < a.headDim; i++) words[i] = toI16Twin(m.mul(f32[at + i]!, inverse));
+  } else {
+    for (let i = 0; i < a.headDim; i++) words[i] = f32[at + i]!;
+  }
+  const outputs = new Float32Array(a.valueGroups * WIDE);
+  return { words, factor, last, outputs, sums: new Float32Array(4), max: LOWEST };
+}
+
+export function toI16Twin(x: number): number {
+  return Number.isNaN(x) ? 0 : Math.max(-32768, Math.min(32767, roundEven(x)));
+}
+
+function attendChunk(
+  kind: CacheKind,
+  { f32, i16, i32 }: Views,
+  a: Args,
+  sequence: number,
+  head: number,
+  chunk: number,
+  length: number,
+  query: Query,
+): void {
+  const start = chunk * CHUNK;
+  const firstSeen = a.window ? query.last + 1 - a.window : 0;
+  if (query.last < start || firstSeen >= start + CHUNK) return;
+  const block = i32[(a.blockTable >>> 2) + sequence * a.blocksPerSequence + Math.floor(chunk / a.chunksPerBlock)]!;
+  const stored = block * a.chunksPerBlock + (chunk % a.chunksPerBlock);
+  const keys = a.cache + (stored * a.kvHeads + head) * a.chunkBytes;
+  const keyBytes = 2 * a.keySteps * STEP_BYTES;
+  const values = keys + keyBytes + (kind === 'i16' ? SCALE_BYTES : 0);
+  const valid = Math.min(CHUNK, length - start);
+  const seen = (p: number) => start + p <= query.last && start + p >= firstSeen;
+
+  const scores = new Float32Array(CHUNK).fill(-Infinity);
+  for (let p = 0; p < CHUNK; p++) {
+    if (!seen(p)) continue;
+    const half = keys + (p >= WIDE ? a.keySteps * STEP_BYTES : 0) + (p % WIDE) * 4;
+    let sum = 0;
+    for (let step = 0; step < a.keySteps; step++) {
+      const at = half + step * STEP_BYTES;
+      if (kind === 'i16') {
+        sum += i16[at >>> 1]! * query.words[2 * step]! + i16[(at >>> 1) + 1]! * query.words[2 * step + 1]!;
+      } else {
+        sum = m.madd(f32[at >>> 2]!, query.words[step]!, sum);
+      }
+    }
+    const score = kind === 'i16' ? m.mul(Math.fround(sum), f32[((keys + keyBytes) >>> 2) + p]!) : sum;
+    scores[p] = m.mul(score, query.factor);
+    if (a.softcap > 0) scores[p] = m.mul(a.softcap, tanh(m, m.div(scores[p]!, a.softcap)));
+  }
+
+  const top = scores.reduce((x, y) => Math.max(x, y), LOWEST);
+  const weights = scores.map((s) => expNegative(m, m.sub(s, top)));
+  const sums = new Float32Array(4);
+  for (let p = 0; p < CHUNK; p++) sums[p % 4] = m.add(sums[p % 4]!, weights[p]!);
+  let unit = 1;
+  if (kind === 'i16') {
+    const scales = (values + a.valueGroups * (CHUNK / 2) * STEP_BYTES) >>> 2;
+    const largest = f32.subarray(scales, scales + valid).reduce((x, y) => Math.max(x, y), 0);
+    unit = m.div(largest, WEIGHT_MAX);
+    const inverse = unit > 0 ? m.div(1, unit) : 0;
+    for (let p = 0; p < CHUNK; p++) {
+      const scale = m.mul(p < valid ? f32[scales + p]! : 0, inverse);
+      weights[p] = m.sub(m.madd(weights[p]!, scale, ROUNDER), ROUNDER);
+    }
+  }
+
+  const now = Math.max(query.max, top);
+  const old = expNegative(m, m.sub(query.max, now));
+  const fresh = expNegative(m, m.sub(top, now));
+  query.max = now;
+  for (let l = 0; l < 4; l++) query.sums[l] = m.madd(query.sums[l]!, old, m.mul(sums[l]!, fresh));
+  const weight = kind === 'i16' ? m.mul(fresh, unit) : fresh;
+  for (let d = 0; d < a.valueGroups * WIDE; d++) {
+    let sum = 0;
+    for (let p = 0; p < valid; p++) {
+      if (kind === 'i16') {
+        const at = values + (Math.floor(d / WIDE) * (CHUNK / 2) + (p >> 1)) * STEP_BYTES + (d % WIDE) * 4 + (p & 1) * 2;
+        sum += i16[at >>> 1]! * weights[p]!;
+      } else {
+        const at = values + (Math.floor(d / WIDE) * CHUNK + p) * STEP_BYTES + (d % WIDE) * 4;
+        sum = m.madd(f32[at >>> 2]!, weights[p]!, sum);
+      }
+    }
+    query.outputs[d] = m.madd(query.outputs[d]!, old, m.mul(Math.fround(sum), weight));
+  }
+}
+
+function total({ sums }: Query): number {
+  return m.add(m.add(sums[0]!, sums[2]!), m.add(sums[1]!, sums[3]!));
+}
+
+function finish({ f32 }: Views, a: Args, row: number, member: number, query: Query): void {
+  const share = a.sinks
+    ? sinkShareTwin(query.max, f32[(a.sinks >>> 2) + member]!, total(query))
+    : m.div(1, total(query));
+  const at = (a.out >>> 2) + (row * a.kvHeads * a.group + member) * a.valueDim;
+  for (let d = 0; d < a.valueDim; d++) f32[at + d] = m.mul(query.outputs[d]!, share);
+}
+
+export function sinkShareTwin(own: number, sink: number, sum: number): number {
+  const top = Math.max(own, sink);
+  const scaled = expNegative(m, m.sub(own, top));
+  return m.div(scaled, m.madd(sum, scaled, expNegative(m, m.sub(sink, top))));
+}
+
+function storePartial({ f32 }: Views, a: Args, index: number, query: Query): void {
+  const at = (a.partial >>> 2) + index * (a.valueGroups * WIDE + PARTIAL_HEADER);
+  f32[at] = query.max;
+  f32[at + 1] = total(query);
+  f32.set(query.outputs, at + PARTIAL_HEADER);
+}

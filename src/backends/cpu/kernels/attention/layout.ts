@@ -1,0 +1,86 @@
+/**
+ * How keys and values lie in a CPU cache. Slots are taken in **chunks** of 32 positions; chunk `c` of key head `h` is one
+ * run of bytes at `(c * kvHeads + h) * chunkBytes`, read front to back:
+ *
+ *     keys:   2 halves × keySteps × [16 positions] words
+ *     scales: 32 × f32 (16-bit caches only)
+ *     values: valueGroups × valueSteps × [16 dims] words
+ *     scales: 32 × f32 (16-bit caches only)
+ *
+ * A word is 4 bytes. In `f32` caches it is a number: step `s` of the keys is dimension `s`, step `s` of the values is
+ * position `s`. In `i16` caches it is a pair of 16-bit integers — dimensions `2s, 2s + 1`, or positions `2s, 2s + 1` — for
+ * the integer dot product of pairs, which is exact, the same in every engine and twice as fast as floats.
+ *
+ * A 16-bit key is scaled so that its norm is `KEY_NORM`; with a query of the same norm no partial sum of products can
+ * leave 32 bits (Cauchy–Schwarz). A value is scaled so that its largest element is `VALUE_MAX`, and attention weights
+ * become integers up to `WEIGHT_MAX`: 32 · 8191 · 8191 < 2³¹. Errors are a little below those of half precision.
+ */
+export type CacheKind = 'f32' | 'i16';
+
+/** Positions of a chunk. */
+export const CHUNK = 32;
+export const CHUNK_SHIFT = 5;
+/** Positions, or dimensions, that one pass of the tile covers: four vectors. */
+export const WIDE = 16;
+/** Bytes of one step of a tile: 16 words. */
+export const STEP_BYTES = 64;
+export const SCALE_BYTES = CHUNK * 4;
+
+export const KEY_NORM = 32767;
+export const VALUE_MAX = 8191;
+export const WEIGHT_MAX = 8191;
+
+export interface CacheGeometry {
+  readonly kind: CacheKind;
+  readonly keySteps: number;
+  readonly valueSteps: number;
+  readonly valueGroups: number;
+  /** Byte positions inside a chunk. */
+  readonly valuesAt: number;
+  readonly chunkBytes: number;
+}
+
+/** The layout for heads of `keyDim` and `valueDim` elements. */
+export function geometryOf(kind: CacheKind, keyDim: number, valueDim: number): CacheGeometry {
+  const paired = kind === 'i16';
+  const keySteps = paired ? Math.ceil(keyDim / 2) : keyDim;
+  const valueSteps = paired ? CHUNK / 2 : CHUNK;
+  const valueGroups = Math.ceil(valueDim / WIDE);
+  const scales = paired ? SCALE_BYTES : 0;
+  const valuesAt = 2 * keySteps * STEP_BYTES + scales;
+  return {
+    ...{ kind, keySteps, valueSteps, valueGroups, valuesAt },
+    chunkBytes: valuesAt + valueGroups * valueSteps * STEP_BYTES + scales,
+  };
+}
+
+/** Bytes of scratch memory that a thread needs for a tile of `queries` queries. */
+export function scratchBytes(g: CacheGeometry, queries: number): number {
+  return queriesAt(queries) + queries * (g.keySteps * 4 + g.valueGroups * STEP_BYTES);
+}
+
+/** Scratch memory of a thread, in bytes: see `attend.ts`. */
+export const SCRATCH = {
+  /** Two queries × 32 scores. */
+  scores: 0,
+  /** Two queries × 32 weights: floats, or pairs of integers. */
+  weights: 256,
+  /** Two queries × what the old sums and the chunk's sums are multiplied by. */
+  factors: 512,
+  /** 32 value scales of the chunk over its largest one. */
+  valueScales: 576,
+  /** Largest value scale of the chunk over `WEIGHT_MAX`. */
+  unit: 704,
+  /** Per query: running sums (4 lanes), then maximum, score factor, last position, unused. */
+  states: 768,
+} as const;
+export const STATE_BYTES = 32;
+export const STATE = { sum: 0, max: 16, factor: 20, last: 24 } as const;
+
+/** Where the queries of a 16-bit tile begin; the outputs follow. */
+export function queriesAt(queries: number): number {
+  return SCRATCH.states + queries * STATE_BYTES;
+}
+
+/** Floats in front of the sums of one query in a partial result: maximum, denominator, padding. */
+export const PARTIAL_HEADER = 4;

@@ -1,0 +1,398 @@
+import { describe, expect, it } from 'vitest';
+import type { Kernel, Variant } from '../../src/backends/cpu/kernel.ts';
+import { attendF32, attendI16 } from '../../src/backends/cpu/kernels/attention/attend.ts';
+import {
+  type CacheKind,
+  geometryOf,
+  PARTIAL_HEADER,
+  scratchBytes,
+  WIDE,
+} from '../../src/backends/cpu/kernels/attention/layout.ts';
+import { mergeAttention } from '../../src/backends/cpu/kernels/attention/merge.ts';
+import { HEAD_NORM, qkvStoreF32, qkvStoreI16 } from '../../src/backends/cpu/kernels/attention/store.ts';
+import { bench, DATA, random, SIMD } from './support.ts';
+
+const kernels = [attendF32, attendI16, mergeAttention, qkvStoreF32, qkvStoreI16] as Kernel[];
+const BYTES = 4 << 20;
+const simd = bench(kernels, SIMD, BYTES);
+
+interface Sequence {
+  readonly past: number;
+  readonly rows: number;
+}
+
+interface Setup {
+  readonly kind: CacheKind;
+  readonly kvHeads: number;
+  readonly group: number;
+  readonly headDim: number;
+  readonly valueDim: number;
+  readonly sequences: readonly Sequence[];
+  readonly window?: number;
+  readonly softcap?: number;
+  readonly sinks?: boolean;
+  readonly pieceChunks?: number;
+  readonly tileRows?: number;
+  readonly nt?: number;
+  readonly chunksPerBlock?: number;
+}
+
+/** Lays everything out in memory, stores all positions, attends with the rows of the step; keeps what went in. */
+function run(s: Setup, variant: 'wasm' | 'twin', b = simd) {
+  const next = random(17);
+  const g = geometryOf(s.kind, s.headDim, s.valueDim);
+  const heads = s.kvHeads * s.group;
+  const nt = s.nt ?? 2;
+  const perBlock = 32 * (s.chunksPerBlock ?? 1);
+  let free = DATA;
+  const take = (bytes: number) => {
+    const at = free;
+    free += Math.ceil(bytes / 16) * 16 + 16;
+    expect(free).toBeLessThan(DATA + BYTES);
+    return at;
+  };
+  b.views.u8.fill(0xff, DATA, DATA + BYTES); // NaN in whatever is not written
+  const put = (values: readonly number[], type: 'f32' | 'i32') => {
+    const at = take(values.length * 4);
+    b.views[type].set(values, at / 4);
+    return at;
+  };
+  const blocksOf = s.sequences.map((q) => Math.ceil((q.past + q.rows) / perBlock));
+  const total = blocksOf.reduce((x, y) => x + y, 0);
+  const blocksPerSequence = Math.max(...blocksOf);
+  // Blocks are handed out from the last one down, alternating between the sequences.
+  const tables = blocksOf.map(() => [] as number[]);
+  let block = total;
+  for (let i = 0; block > 0; i++) {
+    const which = i % tables.length;
+    if (tables[which]!.length < blocksOf[which]!) tables[which]!.push(--block);
+  }
+  const cache = take(total * (perBlock / 32) * s.kvHeads * g.chunkBytes);
+  const scratchStride = scratchBytes(g, (s.tileRows ?? 3) * s.group) + 4 * Math.max(s.headDim + 4, 32 * g.valueGroups);
+  const scratch = take(nt * scratchStride);
+  const width = (heads + s.kvHeads) * s.headDim + s.kvHeads * s.valueDim;
+  const qkvRows: number[][] = [];
+  const slots: number[] = [];
+  const queryRows: number[] = [];
+  s.sequences.forEach((q, i) => {
+    for (let p = 0; p < q.past + q.rows; p++) {
+      if (p >= q.past) queryRows.push(qkvRows.length);
+      slots.push(tables[i]![Math.floor(p / perBlock)]! * perBlock + (p % perBlock));
+      qkvRows.push(Array.from({ length: width }, () => Math.fround((next() - 0.5) * 4)));
+    }
+  });
+  const qAll = take(qkvRows.length * heads * s.headDim * 4);
+  const plain = { cosSin: 0, half: 0, interleaved: 0, normAfterRope: 0 };
+  const noNorm = {
+    qNorm: 0,
+    qWeight: 0,
+    qBias: 0,
+    qEps: 0,
+    qPlus: 0,
+    kNorm: 0,
+    kWeight: 0,
+    kBias: 0,
+    kEps: 0,
+    kPlus: 0,
+  };
+  const shape = { kvHeads: s.kvHeads, headDim: s.headDim, valueDim: s.valueDim };
+  const inside = {
+    cache,
+    keySteps: g.keySteps,
+    valueGroups: g.valueGroups,
+    chunkBytes: g.chunkBytes,
+    scratch,
+    scratchStride,
+  };
+  b[variant](
+    s.kind === 'f32' ? qkvStoreF32 : qkvStoreI16,
+    {
+      ...{ qkv: put(qkvRows.flat(), 'f32'), q: qAll, slots: put(slots, 'i32'), rows: qkvRows.length, heads },
+      ...{ ...shape, ...inside, ...plain, ...noNorm },
+    },
+    nt,
+  );
+  // The rows of the step, packed.
+  const queries = queryRows.flatMap((r) =>
+    Array.from(b.views.f32.subarray(qAll / 4 + r * heads * s.headDim, qAll / 4 + (r + 1) * heads * s.headDim)),
+  );
+  const starts = [0];
+  for (const q of s.sequences) starts.push(starts[starts.length - 1]! + q.rows);
+  const sinks = s.sinks ? Array.from({ length: heads }, (_, i) => i / 2 - 1) : undefined;
+  const tables32 = tables.flatMap((t) => [...t, ...new Array<number>(blocksPerSequence - t.length).fill(0)]);
+  const out = take(queryRows.length * heads * s.valueDim * 4);
+  const tileRows = s.tileRows ?? 3;
+  const partial = s.pieceChunks ? take(2000 * 4 * tileRows * s.group * (g.valueGroups * WIDE + PARTIAL_HEADER)) : 0;
+  const common = {
+    ...{
+      out,
+      seqStart: put(starts, 'i32'),
+      kvLen: put(
+        s.sequences.map((q) => q.past + q.rows),
+        'i32',
+      ),
+    },
+    ...{
+      sinks: sinks ? put(sinks, 'f32') : 0,
+      partial,
+      sequences: s.sequences.length,
+      kvHeads: s.kvHeads,
+      group: s.group,
+    },
+    ...{
+      valueDim: s.valueDim,
+      valueGroups: g.valueGroups,
+      tileRows,
+      pieceChunks: s.pieceChunks ?? 0,
+      window: s.window ?? 0,
+    },
+  };
+  b[variant](
+    s.kind === 'f32' ? attendF32 : attendI16,
+    {
+      ...common,
+      ...{ q: put(queries, 'f32'), blockTable: put(tables32, 'i32'), blocksPerSequence, headDim: s.headDim },
+      ...{ ...inside, chunksPerBlock: s.chunksPerBlock ?? 1, scale: s.headDim ** -0.5, softcap: s.softcap ?? 0 },
+    },
+    nt,
+  );
+  if (s.pieceChunks) b[variant](mergeAttention, common, nt);
+  const size = queryRows.length * heads * s.valueDim;
+  return { got: b.views.f32.slice(out / 4, out / 4 + size), after: b.views.u32[out / 4 + size], qkvRows, sinks };
+}
+
+/** The definition, in double precision. */
+function exact(s: Setup, qkvRows: readonly (readonly number[])[], sinks: readonly number[] | undefined): number[] {
+  const heads = s.kvHeads * s.group;
+  const out: number[] = [];
+  let base = 0;
+  for (const { past, rows } of s.sequences) {
+    for (let r = past; r < past + rows; r++) {
+      for (let h = 0; h < heads; h++) {
+        const kvHead = Math.floor(h / s.group);
+        const first = Math.max(0, r - (s.window ?? Infinity) + 1);
+        const q = qkvRows[base + r]!.slice(h * s.headDim, (h + 1) * s.headDim);
+        const weights: number[] = [];
+        for (let p = first; p <= r; p++) {
+          const k = (heads + kvHead) * s.headDim;
+          const score = q.reduce((sum, x, d) => sum + x * qkvRows[base + p]![k + d]!, 0) / Math.sqrt(s.headDim);
+          weights.push(Math.exp(s.softcap ? s.softcap * Math.tanh(score / s.softcap) : score));
+        }
+        const total = weights.reduce((x, y) => x + y, sinks ? Math.exp(sinks[h]!) : 0);
+        for (let d = 0; d < s.valueDim; d++) {
+          const v = (heads + s.kvHeads) * s.headDim + kvHead * s.valueDim + d;
+          out.push(weights.reduce((sum, w, i) => sum + w * qkvRows[base + first + i]![v]!, 0) / total);
+        }
+      }
+    }
+    base += past + rows;
+  }
+  return out;
+}
+
+const setups: Readonly<Record<string, Omit<Setup, 'kind'>>> = {
+  'one position': { kvHeads: 1, group: 1, headDim: 4, valueDim: 4, sequences: [{ past: 0, rows: 1 }] },
+  decode: { kvHeads: 2, group: 3, headDim: 64, valueDim: 64, sequences: [{ past: 130, rows: 1 }] },
+  'decode of several': {
+    ...{ kvHeads: 1, group: 2, headDim: 16, valueDim: 16 },
+    sequences: [
+      { past: 31, rows: 1 },
+      { past: 0, rows: 1 },
+      { past: 64, rows: 1 },
+    ],
+  },
+  prefill: { kvHeads: 2, group: 2, headDim: 20, valueDim: 24, sequences: [{ past: 0, rows: 45 }], tileRows: 4, nt: 3 },
+  mixed: {
+    ...{ kvHeads: 1, group: 3, headDim: 6, valueDim: 33, chunksPerBlock: 2 },
+    sequences: [
+      { past: 40, rows: 20 },
+      { past: 70, rows: 1 },
+      { past: 3, rows: 0 },
+      { past: 0, rows: 2 },
+    ],
+  },
+  window: {
+    kvHeads: 1,
+    group: 2,
+    headDim: 8,
+    valueDim: 8,
+    window: 9,
+    sequences: [
+      { past: 90, rows: 12 },
+      { past: 0, rows: 5 },
+    ],
+  },
+  'wide window': {
+    kvHeads: 1,
+    group: 1,
+    headDim: 8,
+    valueDim: 8,
+    window: 50,
+    sequences: [{ past: 100, rows: 40 }],
+    tileRows: 7,
+  },
+  softcap: { kvHeads: 1, group: 2, headDim: 8, valueDim: 12, softcap: 1.5, sequences: [{ past: 20, rows: 15 }] },
+  sinks: { kvHeads: 2, group: 2, headDim: 8, valueDim: 8, sinks: true, sequences: [{ past: 33, rows: 4 }] },
+  'odd sizes': { kvHeads: 2, group: 1, headDim: 7, valueDim: 5, sequences: [{ past: 17, rows: 18 }] },
+  pieces: {
+    kvHeads: 2,
+    group: 3,
+    headDim: 16,
+    valueDim: 20,
+    pieceChunks: 2,
+    sequences: [
+      { past: 200, rows: 1 },
+      { past: 20, rows: 2 },
+      { past: 0, rows: 0 },
+    ],
+  },
+  'pieces, window and sinks': {
+    ...{ kvHeads: 1, group: 2, headDim: 8, valueDim: 8, pieceChunks: 1, window: 70, sinks: true },
+    sequences: [
+      { past: 150, rows: 3 },
+      { past: 140, rows: 1 },
+    ],
+  },
+};
+
+describe.each(['f32', 'i16'] as const)('attention over a cache of %s', (kind) => {
+  it.each(Object.entries(setups))('%s', (_, setup) => {
+    const s = { ...setup, kind };
+    const wasm = run(s, 'wasm');
+    const twin = run(s, 'twin');
+    expect(new Uint32Array(wasm.got.buffer)).toEqual(new Uint32Array(twin.got.buffer));
+    expect(wasm.after).toBe(0xffffffff);
+    const want = exact(s, wasm.qkvRows, wasm.sinks);
+    expect(wasm.got.length).toBe(want.length);
+    want.forEach((v, i) => {
+      expect(Math.abs(wasm.got[i]! - v), `element ${i}`).toBeLessThan(kind === 'f32' ? 3e-6 : 1e-3);
+    });
+    const error = Math.sqrt(want.reduce((sum, v, i) => sum + (wasm.got[i]! - v) ** 2, 0) / want.length);
+    // Half precision of keys and values alone would give about 3e-4 here.
+    expect(error).toBeLessThan(kind === 'f32' ? 1e-6 : 2e-4);
+  });
+
+  it('gives the same result for every tiling', () => {
+    const s: Setup = { kind, kvHeads: 1, group: 3, headDim: 16, valueDim: 16, sequences: [{ past: 50, rows: 30 }] };
+    const first = run(s, 'wasm').got;
+    for (const [tileRows, nt] of [
+      [1, 1],
+      [2, 5],
+      [10, 1],
+      [30, 2],
+    ] as const) {
+      expect(run({ ...s, tileRows, nt }, 'wasm').got).toEqual(first);
+    }
+  });
+
+  it('is as good with fused multiply-add', () => {
+    const relaxed: Variant = { fma: true, dot: 'simd' };
+    let b: typeof simd;
+    try {
+      b = bench(kernels, relaxed, BYTES);
+    } catch {
+      return; // The engine has no relaxed SIMD.
+    }
+    const s: Setup = { kind, ...setups.decode! };
+    const { got, qkvRows } = run(s, 'wasm', b);
+    exact(s, qkvRows, undefined).forEach((v, i) => {
+      expect(Math.abs(got[i]! - v)).toBeLessThan(kind === 'f32' ? 3e-6 : 1e-3);
+    });
+  });
+});
+
+describe('qkvStore', () => {
+  const next = random(23);
+  const values = (n: number) => Float32Array.from({ length: n }, () => (next() - 0.5) * 3);
+  it.each([0, 1])('norms and rotates queries and keys (order %d) with the bits of its twin', (normAfterRope) => {
+    for (const kind of ['f32', 'i16'] as const) {
+      const [rows, heads, kvHeads, headDim, valueDim, half] = [3, 2, 1, 12, 8, 4];
+      const g = geometryOf(kind, headDim, valueDim);
+      const width = (heads + kvHeads) * headDim + kvHeads * valueDim;
+      const at = {
+        qkv: DATA,
+        q: DATA + 4096,
+        cosSin: DATA + 8192,
+        slots: DATA + 12288,
+        w: DATA + 16384,
+        cache: DATA + 20480,
+        scratch: DATA + 65536,
+      };
+      const [qkv, cosSin, weights] = [values(rows * width), values(rows * 2 * half), values(2 * headDim)];
+      const results = [simd.wasm, simd.twin].map((call) => {
+        simd.views.u8.fill(0, DATA, DATA + 131072);
+        simd.views.f32.set(qkv, at.qkv / 4);
+        simd.views.f32.set(cosSin, at.cosSin / 4);
+        simd.views.f32.set(weights, at.w / 4);
+        simd.views.i32.set([33, 2, 63], at.slots / 4);
+        const bias = at.w + headDim * 4;
+        call(
+          kind === 'f32' ? qkvStoreF32 : qkvStoreI16,
+          {
+            ...{
+              qkv: at.qkv,
+              q: at.q,
+              cosSin: at.cosSin,
+              cache: at.cache,
+              slots: at.slots,
+              rows,
+              heads,
+              kvHeads,
+              headDim,
+              valueDim,
+            },
+            ...{
+              half,
+              interleaved: 0,
+              normAfterRope,
+              keySteps: g.keySteps,
+              valueGroups: g.valueGroups,
+              chunkBytes: g.chunkBytes,
+            },
+            ...{ scratch: at.scratch, scratchStride: 1024 },
+            ...{ qNorm: HEAD_NORM.rms, qWeight: at.w, qBias: 0, qEps: 0.01, qPlus: 1 },
+            ...{ kNorm: HEAD_NORM.layer, kWeight: 0, kBias: bias, kEps: 0.02, kPlus: 0 },
+          },
+          2,
+        );
+        return simd.views.u32.slice(at.q / 4, (at.cache + 2 * g.chunkBytes) / 4);
+      });
+      expect(results[0]).toEqual(results[1]);
+      const norm = (x: number[], key: boolean) => {
+        const mean = key ? x.reduce((s, v) => s + v, 0) / headDim : 0;
+        const scale = 1 / Math.sqrt(x.reduce((s, v) => s + (v - mean) ** 2, 0) / headDim + (key ? 0.02 : 0.01));
+        return x.map((v, i) =>
+          key ? v * scale - mean * scale + weights[headDim + i]! : v * scale * (weights[i]! + 1),
+        );
+      };
+      const rotate = (x: number[], row: number) =>
+        x.map((v, i) => {
+          if (i >= 2 * half) return v;
+          const [cos, sin] = [cosSin[row * 2 * half + (i % half)]!, cosSin[row * 2 * half + half + (i % half)]!];
+          return i < half ? v * cos - x[i + half]! * sin : v * cos + x[i - half]! * sin;
+        });
+      for (let row = 0; row < rows; row++) {
+        for (let h = 0; h < heads; h++) {
+          const head = Array.from(qkv.subarray(row * width + h * headDim, row * width + (h + 1) * headDim));
+          const want = normAfterRope ? norm(rotate(head, row), false) : rotate(norm(head, false), row);
+          want.forEach((v, i) => {
+            expect(simd.views.f32[at.q / 4 + (row * heads + h) * headDim + i]).toBeCloseTo(v, 5);
+          });
+        }
+        const head = Array.from(qkv.subarray(row * width + heads * headDim, row * width + (heads + 1) * headDim));
+        const want = normAfterRope ? norm(rotate(head, row), true) : rotate(norm(head, true), row);
+        const slot = [33, 2, 63][row]!;
+        const chunk = at.cache + (slot >> 5) * g.chunkBytes;
+        const column = chunk + ((slot & 31) >= 16 ? g.keySteps * 64 : 0) + (slot & 15) * 4;
+        want.forEach((v, d) => {
+          if (kind === 'f32') expect(simd.views.f32[(column + d * 64) / 4]).toBeCloseTo(v, 5);
+          else {
+            const unit = simd.views.f32[(chunk + 2 * g.keySteps * 64) / 4 + (slot & 31)]!;
+            const word = simd.views.i16[(column + (d >> 1) * 64) / 2 + (d & 1)]!;
+            expect(Math.abs(word * unit - v)).toBeLessThanOrEqual(unit);
+          }
+        });
+      }
+    }
+  });
+});
