@@ -101,6 +101,7 @@ function run(s: Setup, variant: 'wasm' | 'twin', b = simd) {
     keySteps: g.keySteps,
     valueGroups: g.valueGroups,
     chunkBytes: g.chunkBytes,
+    headStride: total * (perBlock / 32) * g.chunkBytes,
     scratch,
     scratchStride,
   };
@@ -348,6 +349,7 @@ describe('qkvStore', () => {
               keySteps: g.keySteps,
               valueGroups: g.valueGroups,
               chunkBytes: g.chunkBytes,
+              headStride: 0,
             },
             ...{ scratch: at.scratch, scratchStride: 1024 },
             ...{ qNorm: HEAD_NORM.rms, qWeight: at.w, qBias: 0, qEps: 0.01, qPlus: 1 },

@@ -43,6 +43,7 @@ export const ATTEND_FIELDS = {
   keySteps: 'i32',
   valueGroups: 'i32',
   chunkBytes: 'i32',
+  headStride: 'i32',
   /** Rows of a tile, and chunks of a piece: 0 where every tile runs over its whole context. */
   tileRows: 'i32',
   pieceChunks: 'i32',
@@ -248,7 +249,7 @@ class Attend {
     const entry = i32.add(i32.mul(this.#sequence, a.blocksPerSequence), i32.divU(this.#chunk, a.chunksPerBlock));
     const block = i32.load(i32.add(a.blockTable, i32.shl(entry, 2)));
     const stored = i32.add(i32.mul(block, a.chunksPerBlock), i32.remU(this.#chunk, a.chunksPerBlock));
-    const keys = f.i32('keys', i32.add(a.cache, i32.mul(i32.add(i32.mul(stored, a.kvHeads), head), a.chunkBytes)));
+    const keys = f.i32('keys', i32.add(a.cache, i32.add(i32.mul(head, a.headStride), i32.mul(stored, a.chunkBytes))));
     const keyBytes = i32.mul(a.keySteps, 2 * STEP_BYTES);
     this.#values.set(i32.add(keys, this.#kind === 'i16' ? i32.add(keyBytes, SCALE_BYTES) : keyBytes));
     if (this.#kind === 'i16') this.#scaleValues();

@@ -106,7 +106,7 @@ function attendChunk(
   if (query.last < start || firstSeen >= start + CHUNK) return;
   const block = i32[(a.blockTable >>> 2) + sequence * a.blocksPerSequence + Math.floor(chunk / a.chunksPerBlock)]!;
   const stored = block * a.chunksPerBlock + (chunk % a.chunksPerBlock);
-  const keys = a.cache + (stored * a.kvHeads + head) * a.chunkBytes;
+  const keys = a.cache + head * a.headStride + stored * a.chunkBytes;
   const keyBytes = 2 * a.keySteps * STEP_BYTES;
   const values = keys + keyBytes + (kind === 'i16' ? SCALE_BYTES : 0);
   const valid = Math.min(CHUNK, length - start);

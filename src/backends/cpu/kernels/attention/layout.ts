@@ -1,6 +1,6 @@
 /**
- * How keys and values lie in a CPU cache. Slots are taken in **chunks** of 32 positions; chunk `c` of key head `h` is one
- * run of bytes at `(c * kvHeads + h) * chunkBytes`, read front to back:
+ * How keys and values lie in a CPU cache. Slots are taken in **chunks** of 32 positions; all chunks of a key head lie behind
+ * one another, so that a sequence with consecutive blocks is one stream, and each is read front to back:
  *
  *     keys:   2 halves × keySteps × [16 positions] words
  *     scales: 32 × f32 (16-bit caches only)

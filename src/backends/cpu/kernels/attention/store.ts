@@ -25,7 +25,14 @@ const storeKernel = (kind: CacheKind) =>
     fields: {
       ...{ qkv: 'i32', q: 'i32', cosSin: 'i32', cache: 'i32', slots: 'i32', rows: 'i32', heads: 'i32', kvHeads: 'i32' },
       ...{ headDim: 'i32', valueDim: 'i32', half: 'i32', interleaved: 'i32', normAfterRope: 'i32' },
-      ...{ keySteps: 'i32', valueGroups: 'i32', chunkBytes: 'i32', scratch: 'i32', scratchStride: 'i32' },
+      ...{
+        keySteps: 'i32',
+        valueGroups: 'i32',
+        chunkBytes: 'i32',
+        headStride: 'i32',
+        scratch: 'i32',
+        scratchStride: 'i32',
+      },
       ...{ qNorm: 'i32', qWeight: 'i32', qBias: 'i32', qEps: 'f32', qPlus: 'f32' },
       ...{ kNorm: 'i32', kWeight: 'i32', kBias: 'i32', kEps: 'f32', kPlus: 'f32' },
     },
@@ -53,8 +60,8 @@ const storeKernel = (kind: CacheKind) =>
         const locate = (kvHead: Expr<'i32'>) => {
           const slot = f.i32('slot', i32.load(i32.add(a.slots, i32.shl(row, 2))));
           place.set(i32.and(slot, CHUNK - 1));
-          const index = i32.add(i32.mul(i32.shrU(slot, CHUNK_SHIFT), a.kvHeads), kvHead);
-          chunk.set(i32.add(a.cache, i32.mul(index, a.chunkBytes)));
+          const inHead = i32.mul(i32.shrU(slot, CHUNK_SHIFT), a.chunkBytes);
+          chunk.set(i32.add(a.cache, i32.add(i32.mul(kvHead, a.headStride), inHead)));
         };
         f.if(
           i32.ltU(head, valuesFrom),
@@ -95,7 +102,7 @@ const storeKernel = (kind: CacheKind) =>
         const head = unit % perRow;
         const source = (a.qkv >>> 2) + row * rowWidth;
         const slot = m.i32[(a.slots >>> 2) + row]!;
-        const chunkOf = (kvHead: number) => a.cache + ((slot >>> CHUNK_SHIFT) * a.kvHeads + kvHead) * a.chunkBytes;
+        const chunkOf = (kvHead: number) => a.cache + kvHead * a.headStride + (slot >>> CHUNK_SHIFT) * a.chunkBytes;
         const keyBytes = 2 * a.keySteps * STEP_BYTES;
         if (head < a.heads + a.kvHeads) {
           const isKey = head >= a.heads;
