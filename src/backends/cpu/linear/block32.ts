@@ -3,7 +3,7 @@ import type { KernelContext, Variant, Views } from '../kernel.ts';
 import type { V128 } from '../wasm/expr.ts';
 import type { FunctionBuilder, Local } from '../wasm/function.ts';
 import { i8x16, i16x8, i32x4, v128 } from '../wasm/ops.ts';
-import { type ActivationKind, GROUP, PAIRS, QUADS, STEPS } from './layout.ts';
+import { GROUP, PAIRS, QUADS, STEPS } from './layout.ts';
 
 /** One of the formats with blocks of 32 columns: value = `d (q − offset)` or `d q + m`. */
 export interface Block32 {
@@ -44,7 +44,7 @@ export function offsetsOf(format: Block32): Offsets {
 }
 
 /** Which activations the format is multiplied with. */
-export function activationOf(format: Block32, variant: Variant): ActivationKind {
+export function activationOf(format: Block32, variant: Variant): 'i8' | 'i16' {
   return format.bits === 8 || variant.dot === 'simd' ? 'i16' : 'i8';
 }
 

@@ -7,6 +7,19 @@ const LARGEST = 127;
 /** Blocks whose largest magnitude is below this are zero: the reciprocal of the scale would overflow. */
 const SMALLEST = 2 ** -100;
 
+/** Arguments of every kernel that prepares activations. */
+export const QUANTIZE_FIELDS = {
+  /** Input rows, one behind the other. */
+  x: 'i32',
+  /** Where codes, scales and sums go. */
+  q: 'i32',
+  d: 'i32',
+  s: 'i32',
+  rows: 'i32',
+  columns: 'i32',
+  copyStride: 'i32',
+} as const;
+
 /**
  * Activations to 8-bit codes per block of 32: `d = max|x| / 127`, `q = round(x / d)` to nearest, ties to even, and
  * `s = d Σq` for formats with minima. Codes are stored as bytes (`i8`) or 16-bit numbers (`i16`) in tile order
@@ -19,7 +32,7 @@ function quantizer(kind: 'i8' | 'i16') {
   const width = ACTIVATION_BYTES[kind];
   return defineKernel({
     name: `quantize.${kind}`,
-    fields: { x: 'i32', q: 'i32', d: 'i32', s: 'i32', rows: 'i32', columns: 'i32', copyStride: 'i32' },
+    fields: QUANTIZE_FIELDS,
     emit(f, { x, q, d, s, rows, columns, copyStride }, ctx) {
       const { from, to } = share(f, rows, copyStride, ctx);
       const shift = f.i32('shift', i32.mul(copyStride, ctx.tid));
@@ -91,7 +104,7 @@ function quantizer(kind: 'i8' | 'i16') {
   });
 }
 
-function share(f: FunctionBuilder, rows: Local<'i32'>, copyStride: Local<'i32'>, ctx: KernelContext) {
+export function share(f: FunctionBuilder, rows: Local<'i32'>, copyStride: Local<'i32'>, ctx: KernelContext) {
   const range = split(f, rows, ctx);
   f.if(copyStride, () => {
     range.from.set(0);
@@ -159,7 +172,7 @@ function quantizeBlock(
 }
 
 /** Nearest integer, ties to even, as `f32x4.nearest`; NaN is 0 as in the saturating conversion. */
-function roundEven(x: number): number {
+export function roundEven(x: number): number {
   const floor = Math.floor(x);
   const rest = x - floor;
   if (rest < 0.5) return floor;

@@ -5,7 +5,9 @@ import { ByteWriter } from './writer.ts';
 
 const MAGIC_AND_VERSION = [0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0];
 const SECTION = { type: 1, import: 2, function: 3, table: 4, export: 7, element: 9, code: 10 } as const;
-const KIND = { function: 0, table: 1, memory: 2 } as const;
+const KIND = { function: 0, table: 1, memory: 2, global: 3 } as const;
+const OP = { globalGet: 0x23, i32Const: 0x41, end: 0x0b } as const;
+const IMMUTABLE = 0;
 const FUNCTION_TYPE = 0x60;
 const FUNCTION_REFERENCE = 0x70;
 const LIMITS = { minimum: 0, minimumMaximum: 1, sharedMinimumMaximum: 3 } as const;
@@ -24,6 +26,13 @@ export interface FunctionOptions {
 interface Import {
   readonly name: string;
   write(out: ByteWriter): void;
+}
+
+interface Element {
+  /** Table index, or number of an imported global that holds it. */
+  readonly offset: number;
+  readonly imported: boolean;
+  readonly functions: readonly FunctionRef[];
 }
 
 interface Definition {
@@ -50,8 +59,9 @@ export class ModuleBuilder {
   readonly #types: string[] = [];
   readonly #imports: Import[] = [];
   readonly #defined: Definition[] = [];
-  readonly #elements: { readonly offset: number; readonly functions: readonly FunctionRef[] }[] = [];
+  readonly #elements: Element[] = [];
   #importedFunctions = 0;
+  #globals = 0;
   #ownTable: number | undefined;
 
   constructor(options: { readonly shared: boolean; readonly pool?: ConstantPool }) {
@@ -98,9 +108,26 @@ export class ModuleBuilder {
     this.#ownTable = size;
   }
 
-  /** Fills the table from `offset` on when the module is instantiated. */
-  fillTable(offset: number, functions: readonly FunctionRef[]): void {
-    this.#elements.push({ offset, functions });
+  /**
+   * Fills the table when the module is instantiated, from `offset` on, or from the number imported as `env.<offset>` on:
+   * then one module can be instantiated several times.
+   */
+  fillTable(offset: number | string, functions: readonly FunctionRef[]): void {
+    if (typeof offset === 'string') {
+      this.#imports.push({
+        name: offset,
+        write: (out) => {
+          out.byte(KIND.global);
+          out.byte(VALUE_TYPE_CODES.i32);
+          out.byte(IMMUTABLE);
+        },
+      });
+    }
+    this.#elements.push({
+      offset: typeof offset === 'number' ? offset : this.#globals++,
+      functions,
+      imported: typeof offset === 'string',
+    });
   }
 
   /** A signature for `callIndirect`. */
@@ -148,11 +175,12 @@ export class ModuleBuilder {
       });
     }
     this.#exports(out);
-    this.#section(out, SECTION.element, this.#elements, (section, { offset, functions }) => {
+    this.#section(out, SECTION.element, this.#elements, (section, { offset, functions, imported }) => {
       section.unsigned(0);
-      section.byte(0x41);
-      section.signed(offset);
-      section.byte(0x0b);
+      section.byte(imported ? OP.globalGet : OP.i32Const);
+      if (imported) section.unsigned(offset);
+      else section.signed(offset);
+      section.byte(OP.end);
       section.unsigned(functions.length);
       for (const f of functions) section.unsigned(f.index);
     });

@@ -1,0 +1,40 @@
+import { addInterpreter } from './interpreter.ts';
+import { defineKernel, type Kernel, type Variant } from './kernel.ts';
+import type { ConstantPool } from './wasm/constants.ts';
+import { ModuleBuilder } from './wasm/module.ts';
+
+/** Entries of the table through which commands name their kernels. */
+export const TABLE_SIZE = 4096;
+
+/** Does nothing: carries flags. */
+const nop = defineKernel({ name: 'nop', fields: {}, emit() {}, twin() {} });
+
+const COMMAND_PARAMETERS = { command: 'i32', tid: 'i32', nt: 'i32' } as const;
+
+/**
+ * The binary of a module holding `kernels`. Its instances put the kernels into the table `env.table` from
+ * `env.tableBase` on.
+ */
+export function bundle(kernels: readonly Kernel[], variant: Variant, shared: boolean, pool: ConstantPool) {
+  const m = new ModuleBuilder({ shared, pool });
+  m.importTable(1);
+  m.fillTable('tableBase', addKernels(m, kernels, variant));
+  return m.finish();
+}
+
+/** The binary of the module with the interpreter: it owns the table, whose entry 0 does nothing. */
+export function interpreterModule(shared: boolean) {
+  const m = new ModuleBuilder({ shared });
+  const signal = m.importFunction('signal', []);
+  const type = m.signature('kernel', Object.values(COMMAND_PARAMETERS));
+  m.defineTable(TABLE_SIZE);
+  m.fillTable(0, addKernels(m, [nop], { fma: false, dot: 'simd' }));
+  addInterpreter(m, type, { signal });
+  return m.finish();
+}
+
+function addKernels(m: ModuleBuilder, kernels: readonly Kernel[], variant: Variant) {
+  return kernels.map((kernel) =>
+    m.function(kernel.name, COMMAND_PARAMETERS, (f, p) => kernel.emit(f, p.command, p.tid, p.nt, variant)),
+  );
+}

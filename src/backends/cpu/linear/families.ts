@@ -1,0 +1,40 @@
+import type { StorageTypeName } from '../../../core/dtype.ts';
+import type { Variant } from '../kernel.ts';
+import { activationOf, BLOCK32_FORMATS, type Block32, offsetsOf } from './block32.ts';
+import type { Activation, Family, MakeFamily } from './family.ts';
+import { gatherKernel } from './gather.ts';
+import { ACTIVATION_BYTES, BLOCK } from './layout.ts';
+import { quantizeI8, quantizeI16 } from './quantize.ts';
+import { repackKernel } from './repack.ts';
+import { tileKernel } from './tile.ts';
+
+const perBlock32 = (kind: 'i8' | 'i16'): Activation => {
+  const kernel = kind === 'i8' ? quantizeI8 : quantizeI16;
+  return {
+    name: kind,
+    kernel,
+    bundle: [kernel],
+    direct: false,
+    codeBytes: (columns) => ACTIVATION_BYTES[kind] * columns,
+    scaleBytes: (columns) => (columns / BLOCK) * 4,
+    sumBytes: (columns) => (columns / BLOCK) * 4,
+  };
+};
+/** Activations in blocks of 32 columns, for every format with such blocks. */
+export const BLOCK32_ACTIVATIONS = { i8: perBlock32('i8'), i16: perBlock32('i16') } as const;
+
+function block32Family(format: Block32): MakeFamily {
+  return (variant: Variant): Family => ({
+    format: format.name,
+    activation: BLOCK32_ACTIVATIONS[activationOf(format, variant)],
+    groupBytes: (columns) => (columns / BLOCK) * offsetsOf(format).bytes,
+    repack: repackKernel(format),
+    gather: gatherKernel(format),
+    tiles: [tileKernel(format, 1), tileKernel(format, 2), tileKernel(format, 3), tileKernel(format, 4)],
+  });
+}
+
+/** Every storage type that has kernels; others are expanded to floats at load. */
+export const FAMILIES: ReadonlyMap<StorageTypeName, MakeFamily> = new Map<StorageTypeName, MakeFamily>([
+  ...BLOCK32_FORMATS.map((format) => [format.name, block32Family(format)] as const),
+]);

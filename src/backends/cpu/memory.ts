@@ -1,0 +1,64 @@
+import { InferenceError, messageOf } from '../../core/errors.ts';
+import { Heap } from './heap.ts';
+import { type Views, viewsOf } from './kernel.ts';
+import { HEAP_BASE, PAGE_BYTES } from './memoryMap.ts';
+import { MAX_PAGES } from './wasm/module.ts';
+
+/** Smallest step by which a memory grows; pages that nobody touches cost nothing. */
+const GROWTH_BYTES = 16 << 20;
+
+/** One WebAssembly memory with its heap. */
+export class CpuMemory {
+  readonly wasm: WebAssembly.Memory;
+  readonly heap: Heap;
+  readonly shared: boolean;
+  #views: Views;
+
+  constructor(options: { readonly shared: boolean; readonly maxBytes?: number }) {
+    this.shared = options.shared;
+    const maximum = Math.min(MAX_PAGES, Math.floor((options.maxBytes ?? MAX_PAGES * PAGE_BYTES) / PAGE_BYTES));
+    const initial = HEAP_BASE / PAGE_BYTES;
+    this.wasm = options.shared
+      ? new WebAssembly.Memory({ initial, maximum, shared: true })
+      : new WebAssembly.Memory({ initial, maximum });
+    this.#views = viewsOf(this.wasm.buffer);
+    this.heap = new Heap(HEAP_BASE, HEAP_BASE, (bytes) => this.#grow(bytes, maximum));
+  }
+
+  /** Views of all bytes. They stay valid until the memory grows (views of shared memory, of the old part, even then). */
+  get views(): Views {
+    return this.#views;
+  }
+
+  /** @throws InferenceError when neither the heap nor the machine has room. */
+  allocate(bytes: number, what: string): number {
+    const address = this.heap.allocate(bytes);
+    if (address === undefined) {
+      const used = Math.round(this.heap.usedBytes / 2 ** 20);
+      throw new InferenceError(
+        `${what}: expected ${Math.ceil(bytes / 2 ** 20)} MiB of free memory, got none beside ${used} MiB in use; ` +
+          'choose a smaller context or model',
+      );
+    }
+    return address;
+  }
+
+  #grow(bytes: number, maximum: number): number | undefined {
+    const pages = this.wasm.buffer.byteLength / PAGE_BYTES;
+    const needed = Math.ceil(bytes / PAGE_BYTES);
+    const wished = Math.min(Math.max(needed, GROWTH_BYTES / PAGE_BYTES), maximum - pages);
+    if (pages + needed > maximum || !(this.#tryGrow(wished) || this.#tryGrow(needed))) return undefined;
+    this.#views = viewsOf(this.wasm.buffer);
+    return this.wasm.buffer.byteLength;
+  }
+
+  #tryGrow(pages: number): boolean {
+    try {
+      this.wasm.grow(pages);
+      return true;
+    } catch (error) {
+      if (error instanceof RangeError) return false;
+      throw new InferenceError(`memory: growing failed: ${messageOf(error)}`, { cause: error });
+    }
+  }
+}

@@ -1,0 +1,166 @@
+import { InferenceError } from '../../core/errors.ts';
+import type { Executor } from './executor.ts';
+import type { CpuMemory } from './memory.ts';
+import { CONTROL, PROGRESS_BASE, PROGRESS_STRIDE } from './memoryMap.ts';
+import { type Installation, startWorker, type WorkerHandle, type WorkerReply } from './worker.ts';
+
+/** Writes a command that makes all threads leave WebAssembly, publishes it, and returns the position behind it. */
+export type LeaveCommand = () => number;
+
+interface Waiter {
+  resolve(): void;
+  reject(error: Error): void;
+}
+
+/**
+ * Workers that execute the ring together. The caller's thread only publishes; it is free during a step. Workers live in
+ * WebAssembly and sleep there between steps, so they leave it only to receive a message: a new module, another number of
+ * threads.
+ */
+export class ThreadExecutor implements Executor {
+  readonly #control: Int32Array;
+  readonly #workers: WorkerHandle[] = [];
+  readonly #leave: LeaveCommand;
+  /** Waits for the end of batches, in order. */
+  readonly #batches: Waiter[] = [];
+  /** Waits for `ready` of every worker. */
+  #installing: (Waiter & { missing: number }) | undefined;
+  #newMemories: WebAssembly.Memory[] = [];
+  #knownMemories: WebAssembly.Memory[] = [];
+  #installed: Installation[] = [];
+  #active = 0;
+  #failure: InferenceError | undefined;
+
+  private constructor(memory: CpuMemory, leave: LeaveCommand) {
+    this.#control = new Int32Array(memory.wasm.buffer);
+    this.#leave = leave;
+  }
+
+  /** Starts `threads` workers, which wait for `install`. */
+  static async start(memory: CpuMemory, threads: number, spin: number, leave: LeaveCommand): Promise<ThreadExecutor> {
+    const executor = new ThreadExecutor(memory, leave);
+    Atomics.store(executor.#control, CONTROL.spin >>> 2, spin);
+    try {
+      for (let tid = 0; tid < threads; tid++) {
+        executor.#workers.push(
+          await startWorker({
+            onReply: (reply) => executor.#onReply(reply),
+            onError: (message) => executor.#fail(message),
+          }),
+        );
+      }
+    } catch (error) {
+      await executor.dispose();
+      throw error;
+    }
+    executor.#active = threads;
+    return executor;
+  }
+
+  get threads(): number {
+    return this.#active;
+  }
+
+  addMemory(memory: WebAssembly.Memory): void {
+    this.#newMemories.push(memory);
+  }
+
+  async install(installations: readonly Installation[]): Promise<void> {
+    const first = this.#installed.length === 0;
+    this.#installed.push(...installations);
+    await this.#send(this.#workers, first ? 0 : this.#leave(), this.#newMemories, installations);
+    this.#knownMemories.push(...this.#newMemories);
+    this.#newMemories = [];
+  }
+
+  /** Lets only the first `threads` workers work; the others stop for good when `final`. */
+  async use(threads: number, final: boolean): Promise<void> {
+    const position = this.#leave();
+    this.#active = threads;
+    if (final) await Promise.all(this.#workers.splice(threads).map((w) => w.terminate()));
+    await this.#send(this.#workers.slice(0, threads), position, [], []);
+  }
+
+  publish(position: number): void {
+    Atomics.store(this.#control, CONTROL.published >>> 2, position);
+    if (Atomics.load(this.#control, CONTROL.sleepers >>> 2)) Atomics.notify(this.#control, CONTROL.published >>> 2);
+  }
+
+  finished(): number {
+    let least = Atomics.load(this.#control, PROGRESS_BASE >>> 2);
+    for (let tid = 1; tid < this.#active; tid++) {
+      const done = Atomics.load(this.#control, (PROGRESS_BASE + tid * PROGRESS_STRIDE) >>> 2);
+      if (((done - least) | 0) < 0) least = done;
+    }
+    return least;
+  }
+
+  signalled(): Promise<void> {
+    if (this.#failure) return Promise.reject(this.#failure);
+    if (!this.#batches.length) this.#keepAlive(true);
+    return new Promise((resolve, reject) => this.#batches.push({ resolve, reject }));
+  }
+
+  pause(): void {
+    if (this.#failure) throw this.#failure;
+    try {
+      // Nobody notifies this word: it is a sleep of a millisecond.
+      Atomics.wait(this.#control, CONTROL.spin >>> 2, Atomics.load(this.#control, CONTROL.spin >>> 2), 1);
+    } catch {
+      // The main thread of a browser may not sleep; the caller looks again at once.
+    }
+  }
+
+  async dispose(): Promise<void> {
+    this.#fail('the back-end was disposed');
+    await Promise.all(this.#workers.splice(0).map((w) => w.terminate()));
+  }
+
+  async #send(
+    workers: readonly WorkerHandle[],
+    position: number,
+    memories: readonly WebAssembly.Memory[],
+    install: readonly Installation[],
+  ): Promise<void> {
+    if (this.#failure) throw this.#failure;
+    this.#keepAlive(true);
+    const ready = new Promise<void>((resolve, reject) => {
+      this.#installing = { resolve, reject, missing: workers.length };
+    });
+    workers.forEach((worker, tid) => {
+      // A thread that sits out starts behind what it missed.
+      Atomics.store(this.#control, (PROGRESS_BASE + tid * PROGRESS_STRIDE) >>> 2, position);
+      worker.post({ tid, nt: workers.length, memories, install, position });
+    });
+    await ready;
+    if (!this.#batches.length) this.#keepAlive(false);
+  }
+
+  #onReply(reply: WorkerReply): void {
+    if (typeof reply === 'object') {
+      this.#fail(reply.error);
+    } else if (reply === 'ready') {
+      const waiting = this.#installing;
+      if (waiting && --waiting.missing === 0) {
+        this.#installing = undefined;
+        waiting.resolve();
+      }
+    } else {
+      const waiter = this.#batches.shift();
+      if (!this.#batches.length && !this.#installing) this.#keepAlive(false);
+      waiter?.resolve();
+    }
+  }
+
+  #keepAlive(yes: boolean): void {
+    for (const worker of this.#workers) worker.keepAlive(yes);
+  }
+
+  #fail(message: string): void {
+    this.#failure ??= new InferenceError(`cpu: a worker failed: ${message}; create another back-end`);
+    for (const waiter of this.#batches.splice(0)) waiter.reject(this.#failure);
+    this.#installing?.reject(this.#failure);
+    this.#installing = undefined;
+    this.#keepAlive(false);
+  }
+}
