@@ -2,6 +2,7 @@ import type { StorageTypeName } from '../../../core/dtype.ts';
 import type { Variant } from '../kernel.ts';
 import { activationOf, BLOCK32_FORMATS, type Block32, offsetsOf } from './block32.ts';
 import type { Activation, Family, MakeFamily } from './family.ts';
+import { FLOAT_FORMATS, floatFamily } from './float.ts';
 import { gatherKernel } from './gather.ts';
 import { ACTIVATION_BYTES, BLOCK } from './layout.ts';
 import { quantizeI8, quantizeI16 } from './quantize.ts';
@@ -37,4 +38,5 @@ function block32Family(format: Block32): MakeFamily {
 /** Every storage type that has kernels; others are expanded to floats at load. */
 export const FAMILIES: ReadonlyMap<StorageTypeName, MakeFamily> = new Map<StorageTypeName, MakeFamily>([
   ...BLOCK32_FORMATS.map((format) => [format.name, block32Family(format)] as const),
+  ...FLOAT_FORMATS.map((format) => [format.name, floatFamily(format)] as const),
 ]);
