@@ -12,13 +12,14 @@ import { execFileSync, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { peakMemory } from './memory.ts';
 import type { Row } from './report.ts';
 import { summarize, table } from './report.ts';
 
-const here = path.dirname(new URL(import.meta.url).pathname);
-const root = path.resolve(here, '../..');
+const root = path.dirname(fileURLToPath(import.meta.resolve('tramontane/package.json')));
+const here = path.join(root, 'bench/peers');
 const installed = path.join(here, '.installed');
 
 const { values: options } = parseArgs({
