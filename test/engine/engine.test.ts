@@ -1,3 +1,4 @@
+import { getEventListeners } from 'node:events';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { Engine } from '../../src/core/engine/engine.ts';
@@ -403,6 +404,10 @@ describe('cancellation', () => {
     abort.abort(reason);
     await expect(call).rejects.toMatchObject({ name: 'AbortError', cause: reason });
     expectIdle(engine);
+    const kept = new AbortController();
+    await engine.generate({ ...ask([1], 5), signal: kept.signal });
+    await engine.runExclusive(async () => 1, { signal: kept.signal });
+    expect(getEventListeners(kept.signal, 'abort')).toEqual([]);
   });
 
   it('before the prompt is computed', async () => {
@@ -586,6 +591,14 @@ describe('exclusive tasks', () => {
     await expect(waiting).rejects.toThrow(AbortError);
     await busy;
     expectIdle(engine);
+  });
+
+  it('wait for sequences that were preempted, too', async () => {
+    const { engine } = create({ blocks: 10 });
+    const calls = [3, 5, 7].map((seed) => engine.generate(ask(letters(5, seed), 33)));
+    await engine.runExclusive(async () => expect(engine.stats().completed.length).toBe(3));
+    expect(engine.stats().preemptions).toBeGreaterThan(0);
+    await Promise.all(calls);
   });
 
   it('do not wait for readers that have stopped reading', async () => {

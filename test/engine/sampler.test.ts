@@ -207,6 +207,7 @@ describe('against a plain float64 model', () => {
 });
 
 const none = { prompt: [0], generated: [] };
+const noTokens = new Int32Array(0);
 
 describe('drawing', () => {
   it('follows the distribution', () => {
@@ -216,7 +217,7 @@ describe('drawing', () => {
     const generated: number[] = [];
     const sampler = new Sampler({ temperature: 1 }, { vocabSize: 6, seed: 1 });
     for (let i = 0; i < draws; i++) {
-      const { token } = sampler.sample(logits, { prompt: [], generated: { length: i } });
+      const token = sampler.next(logits, { tokens: noTokens, promptLength: 0, length: i });
       counts[token]!++;
       generated.push(token);
     }
@@ -250,7 +251,7 @@ describe('drawing', () => {
     for (let i = 0; i < 300; i++) logits[i] = Math.cos(i) * 3;
     const sampler = new Sampler({ temperature: 1 }, { vocabSize: 1000 });
     for (let n = 0; n < 2000; n++) {
-      expect(sampler.sample(logits, { prompt: [], generated: { length: n } }).token).toBeLessThan(300);
+      expect(sampler.next(logits, { tokens: noTokens, promptLength: 0, length: n })).toBeLessThan(300);
     }
   });
 });

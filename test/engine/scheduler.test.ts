@@ -257,6 +257,18 @@ describe('fairness', () => {
     await sim.drain();
   });
 
+  it('decoding gets every other step beside a request for all logits', async () => {
+    const sim = new Simulation(400, 4);
+    const decoding = sim.add(one([1], 200));
+    await sim.step();
+    const raw = sim.add({ ...one(letters(320), 0), raw: true });
+    let steps = 0;
+    for (; sim.live.has(raw); steps++) await sim.step();
+    expect(steps).toBe(40);
+    expect(decoding.sequences[0]!.length).toBe(2 + 20);
+    await sim.drain();
+  });
+
   it('decoding takes turns when a step cannot hold every sequence', async () => {
     const sim = new Simulation(400, 4, { maxRows: 3, maxSequences: 3 });
     for (let i = 0; i < 8; i++) sim.add(one([i], 40));

@@ -5,7 +5,6 @@
 import {
   AbortError,
   ChannelError,
-  ConfigError,
   InferenceError,
   ModelError,
   messageOf,
@@ -16,6 +15,7 @@ import { BatchBuilder } from './batch.ts';
 import { BlockPool } from './blocks.ts';
 import { EventQueue } from './events.ts';
 import { HostTurns } from './host.ts';
+import { type EngineLimits, resolveLimits } from './limits.ts';
 import type { Plan } from './plan.ts';
 import { RowViews } from './rows.ts';
 import { GenerationRun, RawRun } from './run.ts';
@@ -38,12 +38,6 @@ import type {
 } from './types.ts';
 import { checkPrompt, checkRequest } from './validate.ts';
 
-const DEFAULT_MAX_SEQUENCES = 32;
-const DEFAULT_MAX_ROWS = 512;
-const DEFAULT_MAX_QUEUE = 10_000;
-const DEFAULT_EVENT_BUFFER = 1024;
-/** Floats of logits in one step: 128 MiB. Bounds the pieces in which all logits of a prompt are computed. */
-const MAX_LOGITS = 2 ** 25;
 /** Steps shorter than this share a turn of the host's event loop. */
 const MIN_TURN_MS = 1;
 
@@ -52,10 +46,7 @@ type Run = GenerationRun | RawRun;
 export class Engine {
   readonly #runner: ModelRunner;
   readonly #options: EngineOptions;
-  readonly #contextLength: number;
-  readonly #eventBuffer: number;
-  readonly #maxQueue: number;
-  readonly #seed: number;
+  readonly #limits: EngineLimits;
   readonly #now: () => number;
   readonly #pool: BlockPool;
   readonly #scheduler: Scheduler;
@@ -85,30 +76,18 @@ export class Engine {
   constructor(runner: ModelRunner, options: EngineOptions = {}) {
     this.#runner = runner;
     this.#options = options;
-    const maxNumSeqs = positive('maxNumSeqs', options.maxNumSeqs ?? DEFAULT_MAX_SEQUENCES);
-    const maxBatchTokens = positive('maxBatchTokens', options.maxBatchTokens ?? DEFAULT_MAX_ROWS);
-    this.#eventBuffer = positive('eventBuffer', options.eventBuffer ?? DEFAULT_EVENT_BUFFER);
-    this.#maxQueue = positive('maxQueue', options.maxQueue ?? DEFAULT_MAX_QUEUE);
-    this.#seed = options.seed ?? 0;
+    this.#limits = resolveLimits(options, runner);
     this.#now = options.now ?? (() => performance.now());
-    const { vocabSize, blockSize, blocks } = runner;
-    this.#contextLength = Math.min(runner.contextLength, blocks * blockSize);
-    this.#pool = new BlockPool(positive('blocks', blocks), positive('blockSize', blockSize));
-    const limits = {
-      maxRows: Math.min(maxBatchTokens, runner.maxRows),
-      maxSequences: Math.min(maxNumSeqs, runner.maxSequences),
-      maxLogitRows: Math.min(runner.maxLogitRows, Math.max(1, Math.floor(MAX_LOGITS / vocabSize))),
-    };
-    const prefixCache = (options.prefixCache ?? true) && !options.noKvCache;
-    this.#scheduler = new Scheduler(this.#pool, { ...limits, maxNumSeqs, prefixCache });
-    this.#batches = new BatchBuilder({ ...limits, blockSize, maxBlocks: Math.ceil(this.#contextLength / blockSize) });
-    this.#workspace = new SamplerWorkspace(vocabSize);
-    this.#rows = new RowViews(vocabSize);
+    this.#pool = new BlockPool(runner.blocks, runner.blockSize);
+    this.#scheduler = new Scheduler(this.#pool, this.#limits);
+    this.#batches = new BatchBuilder(this.#limits);
+    this.#workspace = new SamplerWorkspace(runner.vocabSize);
+    this.#rows = new RowViews(runner.vocabSize);
   }
 
   /** Tokens of prompt and answer together: what the model takes and the cache holds. */
   get contextLength(): number {
-    return this.#contextLength;
+    return this.#limits.contextLength;
   }
 
   /** Starts a request. Throws `RequestValidationError`, or `ChannelError` after `dispose`. */
@@ -131,8 +110,7 @@ export class Engine {
   rawLogits(request: RawLogitsRequest): Promise<RawLogits> {
     return new Promise((resolve, reject) => {
       this.#checkOpen();
-      const limits = { vocabSize: this.#runner.vocabSize, contextLength: this.#contextLength };
-      const prompt = checkPrompt(request.prompt, limits, {
+      const prompt = checkPrompt(request.prompt, this.#limits, {
         truncate: request.truncateSequence ?? false,
         maxLen: undefined,
       });
@@ -211,7 +189,7 @@ export class Engine {
   #generation(request: GenerationRequest): GenerationRun {
     this.#checkOpen();
     const { vocabSize } = this.#runner;
-    const prompt = checkRequest(request, { vocabSize, contextLength: this.#contextLength });
+    const prompt = checkRequest(request, this.#limits);
     const sampling = { ...request.sampling, temperature: request.sampling?.temperature ?? 1 };
     const group = this.#group(prompt, { choices: sampling.nChoices ?? 1, raw: false });
     const run: GenerationRun = new GenerationRun({
@@ -222,11 +200,11 @@ export class Engine {
         count: group.size,
         vocabSize,
         workspace: this.#workspace,
-        seed: deriveSeed(this.#seed, group.arrival),
+        seed: deriveSeed(this.#limits.seed, group.arrival),
       }),
       stopIds: stopIds(request, sampling, this.#options.eosIds ?? []),
-      maxLen: sampling.maxLen ?? this.#contextLength,
-      contextLength: this.#contextLength,
+      maxLen: sampling.maxLen ?? this.#limits.contextLength,
+      contextLength: this.#limits.contextLength,
       logprobs: request.logprobs ?? false,
     });
     this.#enter(run, prompt.length, request.signal);
@@ -235,10 +213,10 @@ export class Engine {
 
   #checkOpen(): void {
     if (this.#disposed) throw new ChannelError('engine: expected it to run, but it was disposed; load the model again');
-    if (this.#scheduler.queued >= this.#maxQueue) {
+    if (this.#scheduler.queued >= this.#limits.maxQueue) {
       throw new RequestValidationError(
         'queue_full',
-        `queue: expected fewer than ${this.#maxQueue} waiting requests, got ${this.#scheduler.queued}; try again later`,
+        `queue: expected fewer than ${this.#limits.maxQueue} waiting requests, got ${this.#scheduler.queued}; try again later`,
       );
     }
   }
@@ -412,7 +390,7 @@ export class Engine {
 
   /** A step adds a token and a finish event for each choice at most, and one for the request. */
   #capacity(group: SequenceGroup): number {
-    return Math.max(this.#eventBuffer, 4 * group.size + 2);
+    return Math.max(this.#limits.eventBuffer, 4 * group.size + 2);
   }
 
   #pause(run: GenerationRun): void {
@@ -432,9 +410,4 @@ export class Engine {
     }
     this.#pool.forgetAll();
   }
-}
-
-function positive(name: string, value: number): number {
-  if (Number.isInteger(value) && value > 0) return value;
-  throw new ConfigError(`engine.${name}: expected a whole number above 0, got ${value}`);
 }

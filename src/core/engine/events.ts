@@ -13,6 +13,8 @@ interface Waiter {
   readonly reject: (error: unknown) => void;
 }
 
+/** Taken events are dropped together, this many at a time. */
+const COMPACT_AT = 256;
 const DONE: IteratorResult<EngineEvent> = { done: true, value: undefined };
 
 /** Never waits for its reader: the engine looks at `size` and pauses the request instead. */
@@ -63,7 +65,7 @@ export class EventQueue implements GenerationStream {
     const event = this.#events[this.#first];
     if (event !== undefined) {
       this.#first++;
-      if (2 * this.#first >= this.#events.length) {
+      if (this.#first === this.#events.length || this.#first === COMPACT_AT) {
         this.#events.splice(0, this.#first);
         this.#first = 0;
       }
