@@ -1,46 +1,61 @@
 import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { defineConfig, type Options } from 'tsup';
 
 const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string };
 
 /** The commit this build is of, where there is a repository and git. */
 function commit(): string {
+  const git = (...args: string[]) => execFileSync('git', args, { encoding: 'utf8', stdio: 'pipe' }).trim();
   try {
-    const git = (...args: string[]) =>
-      execFileSync('git', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
-    return (
-      git('rev-parse', '--short', 'HEAD').trim() + (git('status', '--porcelain', '--', 'src').trim() ? '-dirty' : '')
-    );
+    return git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain', '--', 'src') ? '-dirty' : '');
   } catch {
     return 'unknown';
   }
 }
 
 const library = { index: 'src/index.ts', core: 'src/entry-core.ts', quant: 'src/entry-quant.ts' };
+/** The library as the command line sees it: built on its own, so that one copy serves both. */
+const built = new Map(Object.entries(library).map(([name, file]) => [file.replace('src/', '../'), `./${name}.js`]));
+
 const shared: Options = {
   target: 'es2022',
-  // Runs in browsers too; node: modules are imported only where they exist.
+  // For browsers too: modules of Node are imported only where they exist.
   platform: 'neutral',
   external: [/^node:/],
+  // Parts that are imported when they are needed stay files of their own.
+  splitting: true,
   sourcemap: true,
-  outDir: 'dist',
-  define: { __TRAMONTANE_VERSION__: JSON.stringify(version), __TRAMONTANE_COMMIT__: JSON.stringify(commit()) },
 };
 
-export default defineConfig([
+// All builds share the folder, so none of them may clean it.
+rmSync('dist', { recursive: true, force: true });
+
+export default defineConfig(({ dts }) => [
+  { ...shared, format: 'esm', entry: library },
+  // A module of CommonJS has no import.meta.url; the shim gives it one.
+  { ...shared, format: 'cjs', entry: library, shims: true },
+  // `--no-dts` leaves the types out, for a quick start.
+  ...(dts === false ? [] : [{ ...shared, format: ['esm', 'cjs'], entry: library, dts: { only: true } } as Options]),
   {
     ...shared,
     format: 'esm',
-    entry: { ...library, cli: 'src/cli/index.ts' },
-    // Parts that are imported when needed stay files of their own.
-    splitting: true,
-    clean: true,
-    // Parsed with the command line in one file, instead of being looked up in node_modules at every start.
-    noExternal: ['commander'],
+    entry: { cli: 'src/cli/index.ts' },
     platform: 'node',
-    banner: ({ format }) => (format === 'esm' ? {} : {}),
+    define: { __TRAMONTANE_VERSION__: JSON.stringify(version), __TRAMONTANE_COMMIT__: JSON.stringify(commit()) },
+    // In one file with the command line, instead of being looked up in node_modules at every start.
+    noExternal: ['commander'],
+    banner: { js: "import { createRequire } from 'node:module';\nconst require = createRequire(import.meta.url);" },
+    esbuildPlugins: [
+      {
+        name: 'built-library',
+        setup(build) {
+          build.onResolve({ filter: /^\.\.\// }, ({ path }) => {
+            const target = built.get(path);
+            return target === undefined ? undefined : { path: target, external: true };
+          });
+        },
+      },
+    ],
   },
-  { ...shared, format: 'cjs', entry: library, splitting: true },
-  { ...shared, format: ['esm', 'cjs'], entry: library, dts: { only: true }, sourcemap: false },
 ]);

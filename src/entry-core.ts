@@ -1,4 +1,13 @@
-/** `tramontane/core`: the parts a model is made of. */
+/** `tramontane/core`: the parts a model is made of. Paths are opened by the runtime this code finds itself in. */
+import type { Checkpoint } from './core/io/checkpoint.ts';
+import type { GgufCheckpoint } from './core/io/gguf.ts';
+import { readGguf as readGgufWith } from './core/io/gguf.ts';
+import type { OpenOptions, SourceInput } from './core/io/open.ts';
+import { readSafetensors as readSafetensorsWith } from './core/io/safetensors.ts';
+import type { TokenizerInput, TokenizerOptions } from './core/text/tokenizer.ts';
+import { Tokenizer as TokenizerOfParts } from './core/text/tokenizer.ts';
+import { detectPlatform } from './platform/detect.ts';
+
 export { type BackendName, createBackend } from './backend.ts';
 export type * from './core/backend.ts';
 export {
@@ -12,13 +21,34 @@ export {
 export { Sampler, type SamplerOptions, SamplerWorkspace } from './core/engine/sampler.ts';
 export * from './core/errors.ts';
 export { hostTensor } from './core/host.ts';
-export type { Checkpoint, TensorInfo } from './core/io/checkpoint.ts';
-export { type GgufCheckpoint, readGguf } from './core/io/gguf.ts';
-export type { OpenOptions, SourceInput } from './core/io/open.ts';
-export { readSafetensors } from './core/io/safetensors.ts';
+export type { TensorInfo } from './core/io/checkpoint.ts';
+export { type HubSettings, hubSettings } from './core/io/hubSettings.ts';
 export { type TensorData, writeSafetensors } from './core/io/safetensorsWrite.ts';
 export type { ByteSource } from './core/io/source.ts';
 export * as ops from './core/ops.ts';
+export type { Platform } from './core/platform.ts';
 export { type Shape, Tensor } from './core/tensor.ts';
 export { ChatTemplate } from './core/text/template.ts';
-export { Tokenizer, type TokenizerInput } from './core/text/tokenizer.ts';
+export type { Checkpoint, GgufCheckpoint, OpenOptions, SourceInput, TokenizerInput };
+export { detectPlatform };
+
+/** Opens a GGUF model by path, URL, `Blob` or bytes; split models by any part. Only headers are read. */
+export async function readGguf(
+  input: SourceInput | readonly SourceInput[],
+  options: OpenOptions = {},
+): Promise<GgufCheckpoint> {
+  return readGgufWith(input, { platform: await detectPlatform(), ...options });
+}
+
+/** Opens a safetensors file by path, URL, `Blob` or bytes. Only the header is read. */
+export async function readSafetensors(input: SourceInput, options: OpenOptions = {}): Promise<Checkpoint> {
+  return readSafetensorsWith(input, { platform: await detectPlatform(), ...options });
+}
+
+/** Turns text into token ids and back. */
+export class Tokenizer extends TokenizerOfParts {
+  /** Reads a `tokenizer.json`: the parsed file, its text or bytes, a URL or a path. */
+  static override async fromJson(input: TokenizerInput, options: TokenizerOptions = {}): Promise<TokenizerOfParts> {
+    return TokenizerOfParts.fromJson(input, { platform: await detectPlatform(), ...options });
+  }
+}

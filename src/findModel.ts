@@ -75,7 +75,8 @@ async function embeddedModel(resolve: ResolveOptions): Promise<ModelFiles> {
 
 /** The model's place in a checkout, seen from the built and the unbuilt code alike. */
 function checkoutPath(): string | undefined {
-  const { url } = import.meta;
+  // Written out: bundles for CommonJS put their own address in its place.
+  const url: unknown = import.meta.url;
   if (typeof url !== 'string' || !url.startsWith('file:')) return undefined;
   const up = '..';
   return pathOfFileUrl(new URL(`${up}/models/${EMBEDDED_MODEL.file}`, url).href);

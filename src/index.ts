@@ -56,3 +56,4 @@ export type { TextTokenizer } from './core/sdk/text.ts';
 export { Tensor } from './core/tensor.ts';
 export { EMBEDDED_MODEL } from './embedded.ts';
 export { loadModel } from './load.ts';
+export { type SupportedArch, supported as supportedArchitectures } from './models/registry.ts';

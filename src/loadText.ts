@@ -9,7 +9,6 @@ import type { LoadOptions } from './core/sdk/options.ts';
 import type { TextTemplate } from './core/sdk/text.ts';
 import { ModelText } from './core/sdk/text.ts';
 import { textTokenizer } from './core/sdk/tokenizer.ts';
-import { ChatTemplate } from './core/text/template.ts';
 import { Tokenizer } from './core/text/tokenizer.ts';
 import { resolveOptions } from './findModel.ts';
 
@@ -40,7 +39,7 @@ export async function loadText(
   const source = await findTemplate(files, assets, options, platform);
   return new ModelText({
     tokenizer: textTokenizer(tokenizer),
-    template: source === undefined ? undefined : lazyTemplate(source, names),
+    template: source === undefined ? undefined : await lazyTemplate(source, names),
     bosToken: names.bosToken,
     eosIds: idsOf(tokenizer, names.eosToken),
   });
@@ -89,8 +88,9 @@ function templateOfJson(text: string, name: string): string {
 }
 
 /** Compiled when it is first rendered: completions need none. */
-function lazyTemplate(source: ChatTemplateSource, names: TokenNames): TextTemplate {
-  let template: ChatTemplate | undefined;
+async function lazyTemplate(source: ChatTemplateSource, names: TokenNames): Promise<TextTemplate> {
+  const { ChatTemplate } = await import('./core/text/template.ts');
+  let template: InstanceType<typeof ChatTemplate> | undefined;
   return {
     source: typeof source === 'string' ? source : source.map((s) => s.template).join('\n'),
     render: (messages, options) => {

@@ -1,7 +1,6 @@
 /** `tramontane bench`: what a user feels, as numbers. */
 import type { Model } from '../core/sdk/model.ts';
-import { EMBEDDED_MODEL } from '../embedded.ts';
-import { loadModel } from '../load.ts';
+import { EMBEDDED_MODEL, loadModel } from '../index.ts';
 import type { ModelFlags } from './flags.ts';
 import { loadOptions } from './flags.ts';
 import { decodeTogether, generate, median, prefill, sinceProcessStart } from './measure.ts';

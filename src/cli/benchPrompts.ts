@@ -1,7 +1,6 @@
 /** `tramontane bench --prompts FILE`: one run of a comparison between engines; its last line is the result. */
 import { UnsupportedError } from '../core/errors.ts';
-import { EMBEDDED_MODEL } from '../embedded.ts';
-import { loadModel } from '../load.ts';
+import { EMBEDDED_MODEL, loadModel } from '../index.ts';
 import { type BenchFlags, peakMb } from './bench.ts';
 import { loadOptions } from './flags.ts';
 import { decodeTogether, generate, median, prefill, sinceProcessStart } from './measure.ts';

@@ -1,12 +1,10 @@
 /** `tramontane doctor`: what this machine offers, and what stands in the way. */
 import { arch, cpus, platform as osName, release } from 'node:os';
 import { isMainThread } from 'node:worker_threads';
-import { createBackend } from '../backend.ts';
 import { messageOf } from '../core/errors.ts';
-import { hubSettings } from '../core/io/hubSettings.ts';
 import { dirName, joinPath } from '../core/io/path.ts';
 import type { Platform } from '../core/platform.ts';
-import { detectPlatform } from '../platform/detect.ts';
+import { createBackend, detectPlatform, hubSettings } from '../entry-core.ts';
 import { megabytes, table } from './terminal.ts';
 import { commit, packageVersion } from './version.ts';
 
@@ -26,12 +24,14 @@ const HUB_PATIENCE_MS = 4000;
 /** Prints all checks; the exit status is 1 when one of them failed. */
 export async function doctor(flags: { readonly json?: boolean; readonly offline?: boolean }): Promise<number> {
   const platform = await detectPlatform();
+  // First: the back-end may switch on what an older runtime has, but hides.
+  const cpu = await cpuCheck();
   const checks = [
     runtimeCheck(platform),
     machineCheck(platform),
     ...wasmChecks(),
     threadsCheck(platform),
-    await cpuCheck(),
+    cpu,
     gpuCheck(),
     await cacheCheck(platform),
     await hubCheck(platform, flags.offline === true),

@@ -81,7 +81,8 @@ export function program(): Command {
     .command('models')
     .description('supported architectures, file formats and quantization types')
     .option('--json', 'one JSON object')
-    .action(async (flags: { json?: boolean }) => {
+    .option('--markdown', 'tables in Markdown')
+    .action(async (flags: { json?: boolean; markdown?: boolean }) => {
       const { models } = await import('./models.ts');
       models(flags);
     });

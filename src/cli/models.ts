@@ -1,15 +1,15 @@
 /** `tramontane models`: what can be loaded, printed from the registries. */
-import { supported } from '../models/registry.ts';
-import { quantTypes } from '../quant/index.ts';
+import { quantTypes } from '../entry-quant.ts';
+import { supportedArchitectures } from '../index.ts';
+import { FORMATS, modelTables } from './modelTables.ts';
 import { table } from './terminal.ts';
 
-const FORMATS = [
-  ['GGUF', 'version 2 and 3, single or split'],
-  ['safetensors', 'single or sharded, in a Hugging Face folder'],
-] as const;
-
-export function models(flags: { readonly json?: boolean }): void {
-  const architectures = supported();
+export function models(flags: { readonly json?: boolean; readonly markdown?: boolean }): void {
+  if (flags.markdown) {
+    process.stdout.write(`${modelTables()}\n`);
+    return;
+  }
+  const architectures = supportedArchitectures();
   const types = quantTypes.map((t) => ({ name: t.name, bits: t.bitsPerWeight, block: t.blockSize, write: t.writable }));
   if (flags.json) {
     const formats = FORMATS.map(([name]) => name);

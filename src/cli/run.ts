@@ -1,7 +1,7 @@
 /** `tramontane run`: one answer, or a chat. */
+import { RequestValidationError } from '../core/errors.ts';
 import type { CompletionParams } from '../core/sdk/request.ts';
-import { EMBEDDED_MODEL } from '../embedded.ts';
-import { loadModel } from '../load.ts';
+import { EMBEDDED_MODEL, loadModel } from '../index.ts';
 import { answer } from './answer.ts';
 import { INTERRUPTED } from './exit.ts';
 import type { RunFlags } from './flags.ts';
@@ -31,6 +31,9 @@ export async function run(prompt: string, flags: RunFlags): Promise<number> {
     if (interactive) {
       const { chat } = await import('./chat.ts');
       return await chat(model, flags);
+    }
+    if (text === '') {
+      throw new RequestValidationError('empty_prompt', 'run: expected a prompt as arguments or on stdin, got none');
     }
     const { thinking, reasoningEffort, seed } = flags;
     const limits = flags.maxTokens === undefined ? {} : { maxLen: flags.maxTokens };

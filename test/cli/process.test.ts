@@ -1,0 +1,171 @@
+/** The built command line as a process: what goes to stdout, what to stderr, and the exit status. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, describe, expect, it } from 'vitest';
+
+const cli = fileURLToPath(new URL('../../dist/cli.js', import.meta.url));
+const tiny = fileURLToPath(new URL('../fixtures/models/gguf_llama_q8_0/model.gguf', import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), 'cli-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+interface Result {
+  readonly status: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+function start(
+  args: readonly string[],
+  input?: string,
+): { child: ChildProcess; done: Promise<Result>; seen(): string } {
+  const child = spawn(process.execPath, [cli, ...args], {
+    env: { ...process.env, HF_HUB_OFFLINE: '1', NO_COLOR: '1' },
+  });
+  let [out, err] = ['', ''];
+  child.stdout.on('data', (d) => (out += d));
+  child.stderr.on('data', (d) => (err += d));
+  if (input !== undefined) child.stdin.end(input);
+  const done = new Promise<Result>((resolve) => child.on('close', (status) => resolve({ status, out, err })));
+  return { child, done, seen: () => out };
+}
+const cliRun = (args: readonly string[], input?: string) => start(args, input).done;
+const model = ['-m', tiny, '--device', 'reference'];
+
+describe.skipIf(!existsSync(cli))('tramontane (built by `npm run build`)', () => {
+  it('run answers a prompt on stdout and nothing else there', async () => {
+    const { status, out, err } = await cliRun(['run', ...model, '--raw', '-n', '12', 'hello']);
+    expect(status).toBe(0);
+    expect(out.endsWith('\n')).toBe(true);
+    expect(out.length).toBeGreaterThan(2);
+    expect(err).toMatch(/^\d+ tokens( \(length\))?, .* tokens\/s; prompt \d+ tokens/);
+    const again = await cliRun(['run', ...model, '--raw', '-n', '12', '--quiet', 'hello']);
+    expect(again).toEqual({ status: 0, out, err: '' });
+  });
+
+  it('run reads the prompt from stdin where that is no terminal', async () => {
+    const args = ['run', ...model, '--raw', '-n', '12', '-q'];
+    const given = await cliRun([...args, 'hello']);
+    expect(await cliRun(args, 'hello\n')).toEqual(given);
+  });
+
+  it('run asks for a prompt where there is none', async () => {
+    expect(await cliRun(['run', ...model], ' ')).toMatchObject({
+      status: 1,
+      out: '',
+      err: expect.stringContaining('prompt'),
+    });
+  });
+
+  it('run applies a template given as a file, and sampling', async () => {
+    const file = join(folder, 't.jinja');
+    writeFileSync(file, '{{ messages[0].content }}|{{ messages[1].content }}');
+    const args = [
+      'run',
+      ...model,
+      '-c',
+      file,
+      '--system',
+      'be',
+      '-n',
+      '8',
+      '--temperature',
+      '2',
+      '--seed',
+      '3',
+      '-q',
+      'x',
+    ];
+    const first = await cliRun(args);
+    expect(first.status).toBe(0);
+    expect(await cliRun(args)).toEqual(first);
+  });
+
+  it.each([
+    [['run', '-m', join(folder, 'none.gguf'), 'x'], 1, /ModelLoadError.*none\.gguf/s],
+    [['run', ...model, '--dtype', 'f64', '--raw', 'x'], 1, /ConfigError.*dtype/s],
+    [['run', ...model, '--device', 'webgpu', '--raw', 'x'], 1, /UnsupportedError.*webgpu/s],
+    [['run', ...model, '--thinking', '--reasoning-effort', 'off', 'x'], 1, /RequestValidationError.*reasoningEffort/s],
+    [['run', '--threads', 'x'], 2, /--threads/],
+    [['dance'], 2, /dance/],
+  ])('%j fails with status %i', async (args, status, message) => {
+    const result = await cliRun(args);
+    expect(result).toMatchObject({ status, out: '' });
+    expect(result.err).toMatch(message);
+  });
+
+  it('Ctrl-C stops the answer with status 130', async () => {
+    const { child, done, seen } = start(['run', ...model, '--raw', '--context', '100000', 'hello']);
+    for (let i = 0; i < 600 && seen() === ''; i++) await new Promise((resolve) => setTimeout(resolve, 20));
+    child.kill('SIGINT');
+    const { status, out, err } = await done;
+    expect(status).toBe(130);
+    expect(out.endsWith('\n')).toBe(true);
+    expect(err).toContain('(canceled)');
+  });
+
+  it('bench prints the fields of its contract', async () => {
+    const { status, out } = await cliRun([
+      'bench',
+      ...model,
+      '--prompt',
+      '8',
+      '--gen',
+      '4',
+      '--parallel',
+      '2',
+      '--reps',
+      '1',
+      '--json',
+    ]);
+    expect(status).toBe(0);
+    const report = JSON.parse(out) as Record<string, unknown>;
+    expect(Object.keys(report).sort()).toEqual(
+      [
+        'backend',
+        'commit',
+        'decode_tps',
+        'load_s',
+        'model',
+        'prefill_tps',
+        'rss_mb',
+        'simd',
+        'threads',
+        'ttft_s',
+      ].sort(),
+    );
+    expect(report).toMatchObject({ backend: 'reference', threads: 1, simd: 'off', model: tiny });
+    for (const key of ['decode_tps', 'load_s', 'prefill_tps', 'rss_mb', 'ttft_s'])
+      expect(report[key]).toBeGreaterThan(0);
+  });
+
+  it('bench speaks the protocol of comparisons', async () => {
+    const prompts = join(folder, 'prompts.json');
+    const long = ['a b c d e f', 'b c d e f g'];
+    writeFileSync(prompts, JSON.stringify({ short: 'ab', long, batch: ['x', 'y', 'z', 'w'] }));
+    const flags = '--threads 1 --reps 2 --decode 6 --batch 2,4 --batch-decode 4 --task gen'.split(' ');
+    const { status, out } = await cliRun(['bench', ...model, '--prompts', prompts, ...flags]);
+    expect(status).toBe(0);
+    const last = out.trim().split('\n').at(-1) ?? '';
+    const result = JSON.parse(last) as Record<string, unknown>;
+    expect(result).toMatchObject({ prompt_tokens: expect.any(Number), text: expect.any(String) });
+    expect(Object.keys(result['batch'] as object)).toEqual(['2', '4']);
+    for (const key of ['decode_tps', 'prefill_tps', 'ttft_s', 'rss_mb']) expect(result[key]).toBeGreaterThan(0);
+    const embed = await cliRun(['bench', ...model, '--prompts', prompts, '--task', 'embed']);
+    expect(embed).toMatchObject({ status: 1, err: expect.stringContaining('--task') });
+  });
+
+  it('models and doctor print what they know', async () => {
+    const models = await cliRun(['models']);
+    expect(models.out).toMatch(/LlamaForCausalLM/);
+    expect(models.out).toMatch(/Q4_1 +5 +32/);
+    const listed = JSON.parse((await cliRun(['models', '--json'])).out) as { architectures: unknown[] };
+    expect(listed.architectures.length).toBeGreaterThan(5);
+    const doctor = await cliRun(['doctor', '--json', '--offline']);
+    const { checks } = JSON.parse(doctor.out) as { checks: { name: string; status: string }[] };
+    expect(checks.map((c) => c.name)).toContain('CPU back-end');
+    expect(doctor.status).toBe(checks.some((c) => c.status === 'error') ? 1 : 0);
+  });
+});
