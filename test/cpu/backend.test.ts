@@ -12,6 +12,8 @@ const MODES: readonly (readonly [string, CpuOptions])[] = [
   ['three workers, SIMD128', { threads: 3, simd: 'simd' }],
   ['inline', { inline: true }],
   ['inline, strict', { inline: true, strict: true }],
+  ['two workers, several memories', { threads: 2, limits: { main: 16 << 20, further: 4 << 20 } }],
+  ['inline, several memories', { inline: true, limits: { main: 0, further: 8 << 20 } }],
   ['twins', { simd: 'off' }],
 ];
 

@@ -77,7 +77,7 @@ async function start(threads: number, spin: number) {
   ring.attach(executor);
   await kernels.attach(executor);
   await kernels.install(KERNELS);
-  const data = memory.allocate(4096, 'test');
+  const data = memory.heap.allocate(4096)!;
   ring.refresh();
   return { memory, ring, kernels, executor, data };
 }

@@ -9,14 +9,20 @@ import type { Kernel } from './kernel.ts';
 import type { Kernels } from './kernels.ts';
 import { WeightLoader } from './linear/load.ts';
 import { LinearOps } from './linear/ops.ts';
-import type { CpuMemory } from './memory.ts';
+import { CpuMemory } from './memory.ts';
+import { PAGE_BYTES } from './memoryMap.ts';
 import { createOps } from './ops.ts';
 import type { Ring } from './ring.ts';
 import { addressOf, CpuStorage, dtypeOf, elementsOf } from './storage.ts';
+import { MAX_PAGES } from './wasm/module.ts';
 
 const ARENA_CHUNK_BYTES = 4 << 20;
 /** Weights leave so much of the main memory to activations and caches; the rest go to further memories. */
 const MAIN_WEIGHT_BYTES = 2.5 * 2 ** 30;
+/** Larger matrices are kept in pieces, so that they fit into what is left of a memory. */
+const PIECE_BYTES = 2 ** 30;
+/** 128 GiB: more than WebAssembly will soon be asked to hold. */
+const MAX_MEMORIES = 32;
 
 /** The parts that `createCpuBackend` has put together. */
 export interface CpuParts {
@@ -61,7 +67,7 @@ export class CpuBackend implements Backend {
     this.#ring = parts.ring;
     this.#kernels = parts.kernels;
     this.#executor = parts.executor;
-    this.#limits = parts.limits ?? { main: MAIN_WEIGHT_BYTES, further: Number.POSITIVE_INFINITY };
+    this.#limits = parts.limits ?? { main: MAIN_WEIGHT_BYTES, further: MAX_PAGES * PAGE_BYTES };
     this.#arena = new Arena<CpuStorage>(
       {
         chunk: (bytes) => new CpuStorage(this.#allocate(bytes, 'scratch memory'), bytes),
@@ -75,6 +81,7 @@ export class CpuBackend implements Backend {
       kernels: this.#kernels,
       memories: this.#memories,
       expand: parts.expand,
+      pieceBytes: Math.min(PIECE_BYTES, this.#limits.further),
       place: (bytes, what) => this.#place(bytes, what),
       allocate: (memory, bytes, what) => this.#allocate(bytes, what, memory),
       release: (memory, address) => this.#release(memory, address),
@@ -173,8 +180,9 @@ export class CpuBackend implements Backend {
       },
       address: addressOf,
       scratch: (bytes: number) => this.#scratch(bytes),
-      allocate: (bytes: number, what: string) => this.#allocate(bytes, what),
-      release: (address: number) => this.#release(0, address),
+      allocate: (bytes: number, what: string, memory = 0) => this.#allocate(bytes, what, memory),
+      release: (address: number, memory = 0) => this.#release(memory, address),
+      wordsOf: (memory: number) => ring.wordsOf(memory),
     };
   }
 
@@ -196,9 +204,18 @@ export class CpuBackend implements Backend {
   }
 
   #allocate(bytes: number, what: string, memory = 0): number {
+    const address = this.#tryAllocate(bytes, memory);
+    if (address !== undefined) return address;
+    throw new InferenceError(
+      `${what}: expected ${Math.ceil(bytes / 2 ** 20)} MiB of free memory, got none beside ` +
+        `${Math.round(this.#memories[memory]!.heap.usedBytes / 2 ** 20)} MiB in use; choose a smaller context or model`,
+    );
+  }
+
+  #tryAllocate(bytes: number, memory: number): number | undefined {
     const from = this.#memories[memory]!;
     const { views } = from;
-    const address = from.allocate(bytes, what);
+    const address = from.heap.allocate(bytes);
     if (memory === 0 && from.views !== views) this.#ring.refresh();
     return address;
   }
@@ -216,9 +233,21 @@ export class CpuBackend implements Backend {
     this.#scratchBytes = 0;
   }
 
-  /** Room for a weight: in the main memory while it lasts. */
+  /** Room for a weight: in the main memory up to its limit, then in one of the further memories, the last one new. */
   async #place(bytes: number, what: string): Promise<{ memory: number; address: number }> {
-    return { memory: 0, address: this.#allocate(bytes, what) };
+    const { main, further } = this.#limits;
+    const mayAdd = this.#memories.length < MAX_MEMORIES && this.info.simd !== 'off';
+    for (let memory = 0; memory < this.#memories.length; memory++) {
+      const { heap } = this.#memories[memory]!;
+      if (mayAdd && heap.usedBytes + bytes > (memory ? further : main)) continue;
+      const address = this.#tryAllocate(bytes, memory);
+      if (address !== undefined) return { memory, address };
+    }
+    if (!mayAdd) return { memory: 0, address: this.#allocate(bytes, what) };
+    const added = new CpuMemory({ shared: this.#main.shared });
+    const memory = this.#memories.push(added) - 1;
+    this.#executor.addMemory(added.wasm);
+    return { memory, address: this.#allocate(bytes, what, memory) };
   }
 
   #check(): void {

@@ -1,5 +1,6 @@
-import { addInterpreter } from './interpreter.ts';
+import { addInterpreter, NOP } from './interpreter.ts';
 import { defineKernel, type Kernel, type Variant } from './kernel.ts';
+import { transferKernel } from './transfer.ts';
 import type { ConstantPool } from './wasm/constants.ts';
 import { ModuleBuilder } from './wasm/module.ts';
 
@@ -22,13 +23,14 @@ export function bundle(kernels: readonly Kernel[], variant: Variant, shared: boo
   return m.finish();
 }
 
-/** The binary of the module with the interpreter: it owns the table, whose entry 0 does nothing. */
+/** The binary of the module with the interpreter: it owns the table, which begins with `NOP` and `TRANSFER`. */
 export function interpreterModule(shared: boolean) {
   const m = new ModuleBuilder({ shared });
   const signal = m.importFunction('signal', []);
+  const copy = m.importFunction('copy', ['i32', 'i32', 'i32', 'i32', 'i32']);
   const type = m.signature('kernel', Object.values(COMMAND_PARAMETERS));
   m.defineTable(TABLE_SIZE);
-  m.fillTable(0, addKernels(m, [nop], { fma: false, dot: 'simd' }));
+  m.fillTable(NOP, addKernels(m, [nop, transferKernel(copy)] as readonly Kernel[], { fma: false, dot: 'simd' }));
   addInterpreter(m, type, { signal });
   return m.finish();
 }

@@ -22,8 +22,10 @@ export interface OpHost {
   address(t: Tensor): number;
   /** Memory that ops may use until the scope ends (outside of scopes: until the next `flush`). */
   scratch(bytes: number): number;
-  /** Memory until `release`. */
-  allocate(bytes: number, what: string): number;
+  /** Memory until `release`; the main memory has number 0. */
+  allocate(bytes: number, what: string, memory?: number): number;
   /** Returns memory once everything enqueued has run. */
-  release(address: number): void;
+  release(address: number, memory?: number): void;
+  /** Where the arguments of a command go whose kernel works on another memory. */
+  wordsOf(memory: number): Int32Array;
 }

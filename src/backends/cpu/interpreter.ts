@@ -15,8 +15,10 @@ export const FLAG = {
   leave: 4,
 } as const;
 
-/** Table entry of the kernel that does nothing. */
+/** Table entries of the interpreter's own kernels: nothing, and copies between memories. Others follow. */
 export const NOP = 0;
+export const TRANSFER = 1;
+export const FIRST_ENTRY = 2;
 
 /** Log2 of the bytes of a command. */
 const COMMAND_SHIFT = Math.log2(COMMAND_BYTES);

@@ -1,6 +1,7 @@
 import { UnsupportedError } from '../../core/errors.ts';
 import { bundle, interpreterModule, TABLE_SIZE } from './bundle.ts';
 import type { Executor } from './executor.ts';
+import { FIRST_ENTRY } from './interpreter.ts';
 import type { Kernel, Variant } from './kernel.ts';
 import type { CpuMemory } from './memory.ts';
 import { POOL_BASE, POOL_BYTES } from './memoryMap.ts';
@@ -17,7 +18,7 @@ interface Bundle {
 /** Compiles kernels in bundles, on demand, and knows their table entries. */
 export class Kernels {
   /** By table entry, for the twins. */
-  readonly table: (Kernel | undefined)[] = [undefined];
+  readonly table: (Kernel | undefined)[] = new Array(FIRST_ENTRY).fill(undefined);
   readonly variant: Variant;
   readonly #shared: boolean;
   readonly #compile: boolean;

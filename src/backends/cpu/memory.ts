@@ -30,19 +30,6 @@ export class CpuMemory {
     return this.#views;
   }
 
-  /** @throws InferenceError when neither the heap nor the machine has room. */
-  allocate(bytes: number, what: string): number {
-    const address = this.heap.allocate(bytes);
-    if (address === undefined) {
-      const used = Math.round(this.heap.usedBytes / 2 ** 20);
-      throw new InferenceError(
-        `${what}: expected ${Math.ceil(bytes / 2 ** 20)} MiB of free memory, got none beside ${used} MiB in use; ` +
-          'choose a smaller context or model',
-      );
-    }
-    return address;
-  }
-
   #grow(bytes: number, maximum: number): number | undefined {
     const pages = this.wasm.buffer.byteLength / PAGE_BYTES;
     const needed = Math.ceil(bytes / PAGE_BYTES);

@@ -2,8 +2,8 @@ import type { LinearOptions } from '../../../core/backend.ts';
 import type { Tensor } from '../../../core/tensor.ts';
 import type { Weight } from '../../../core/weight.ts';
 import type { OpHost } from '../host.ts';
-import type { Activation } from './family.ts';
 import { TILE } from './layout.ts';
+import { Staging } from './staging.ts';
 import type { CpuWeight, Section } from './weight.ts';
 
 /** Inputs of at most so many numbers are prepared by every thread for itself: cheaper than a barrier. */
@@ -14,44 +14,68 @@ const ALIGN = 128;
 
 const align = (bytes: number) => Math.ceil(bytes / ALIGN) * ALIGN;
 
-/** Where prepared activations lie: one record per activation of a call, reused. */
-interface Prepared {
+/** Where the activations of a call lie: one record for each kind, reused. */
+export interface Prepared {
   codes: number;
   scales: number;
   sums: number;
   copyStride: number;
+  /** From `codes` to the end of the sums. */
+  bytes: number;
+}
+
+/** Where results go. One record, reused. */
+export interface Result {
+  y: number;
+  /** Bytes between rows. */
+  stride: number;
+  bias: number;
+  accumulate: number;
 }
 
 /** `linear` and `gatherRows` as commands. */
 export class LinearOps {
   readonly #host: OpHost;
+  readonly #staging: Staging;
   readonly #prepared: Prepared[] = [];
+  readonly #result: Result = { y: 0, stride: 0, bias: 0, accumulate: 0 };
   /** Buffer for activations; everything that reads it has run before the next call writes it. */
   #buffer = 0;
   #bufferBytes = 0;
 
   constructor(host: OpHost) {
     this.#host = host;
+    this.#staging = new Staging(host);
   }
 
-  /** Bytes of the buffer for activations. */
+  /** Bytes of all buffers. */
   get bufferBytes(): number {
-    return this.#bufferBytes;
+    return this.#bufferBytes + this.#staging.bytes;
   }
 
   linear(out: Tensor, x: Tensor, w: Weight, options: LinearOptions): void {
     const weight = w.data as CpuWeight;
     const rows = x.rowCount;
     if (!rows) return;
-    const input = this.#host.address(x);
-    this.#prepare(weight, input, rows);
+    this.#prepare(weight, this.#host.address(x), rows);
     const bias = options.bias ? this.#host.address(options.bias) : 0;
     const y = this.#host.address(out);
+    const result = this.#result;
     const last = weight.sections.length - 1;
     for (let i = 0; i <= last; i++) {
       const section = weight.sections[i]!;
-      const a = weight.activations.indexOf(section.family.activation);
-      this.#multiply(section, this.#prepared[a]!, rows, weight.columns, y, w.shape[0], bias, options, i === last);
+      const prepared = this.#prepared[weight.activations.indexOf(section.family.activation)]!;
+      result.y = y + section.first * 4;
+      result.stride = w.shape[0] * 4;
+      result.bias = bias ? bias + section.first * 4 : 0;
+      result.accumulate = options.accumulate ? 1 : 0;
+      if (section.memory) {
+        this.#staging.enter(section, prepared, result, rows);
+        this.#multiply(section, this.#staging.prepared, this.#staging.result, rows, weight.columns, true);
+        this.#staging.leave(section, result, rows);
+      } else {
+        this.#multiply(section, prepared, result, rows, weight.columns, i === last);
+      }
     }
   }
 
@@ -59,40 +83,41 @@ export class LinearOps {
   gather(out: Tensor, w: Weight, ids: Tensor): void {
     const weight = w.data as CpuWeight;
     const count = out.rowCount;
-    const y = this.#host.address(out);
+    const target = this.#host.address(out);
     const from = this.#host.address(ids);
-    const last = weight.sections.length - 1;
-    for (let i = 0; i <= last; i++) {
-      const section = weight.sections[i]!;
+    for (const section of weight.sections) {
       const { at } = section.family.gather;
-      const command = this.#host.begin(section.gather, i < last);
-      const { words } = this.#host;
+      const { memory } = section;
+      const staged = memory ? this.#staging.enterGather(section, from, target, count, weight.columns) : undefined;
+      const command = this.#host.begin(section.gather);
+      const words = this.#host.wordsOf(memory);
       words[command + at.w] = section.address;
       words[command + at.columns] = weight.columns;
       words[command + at.first] = section.first;
       words[command + at.rows] = section.rows;
-      words[command + at.ids] = from;
+      words[command + at.ids] = staged?.ids ?? from;
       words[command + at.count] = count;
-      words[command + at.y] = y;
+      words[command + at.y] = staged?.y ?? target;
+      if (staged) this.#staging.leaveGather(section, target, count, weight.columns);
     }
   }
 
   #prepare(weight: CpuWeight, input: number, rows: number): void {
     const { columns, activations } = weight;
     const { threads } = this.#host;
-    const own = rows * columns <= PRIVATE_COPY_NUMBERS && threads > 1;
+    const own = threads > 1 && rows * columns <= PRIVATE_COPY_NUMBERS && !weight.elsewhere;
     let bytes = 0;
     for (let i = 0; i < activations.length; i++) {
       const a = activations[i]!;
-      const p = (this.#prepared[i] ??= { codes: 0, scales: 0, sums: 0, copyStride: 0 });
+      const p = (this.#prepared[i] ??= { codes: 0, scales: 0, sums: 0, copyStride: 0, bytes: 0 });
       const scales = align(rows * a.codeBytes(columns));
       const sums = scales + align(rows * a.scaleBytes(columns));
-      const end = sums + align(rows * a.sumBytes(columns));
-      p.copyStride = own ? end : 0;
+      p.bytes = sums + align(rows * a.sumBytes(columns));
+      p.copyStride = own ? p.bytes : 0;
       p.codes = bytes;
       p.scales = bytes + scales;
       p.sums = bytes + sums;
-      bytes += own ? end * threads : end;
+      bytes += own ? p.bytes * threads : p.bytes;
     }
     const base = this.#reserve(bytes);
     const last = activations.length - 1;
@@ -100,60 +125,40 @@ export class LinearOps {
       const a = activations[i]!;
       const p = this.#prepared[i]!;
       if (a.direct && rows === 1) {
-        p.codes = input;
+        p.codes = p.scales = p.sums = input;
         p.copyStride = 0;
+        p.bytes = a.codeBytes(columns);
         continue;
       }
       p.codes += base;
       p.scales += base;
       p.sums += base;
-      this.#prepareOne(a, weight.prepare[i]!, p, input, rows, columns, own || i < last);
+      const { at } = a.kernel;
+      const command = this.#host.begin(weight.prepare[i]!, own || i < last);
+      const { words } = this.#host;
+      words[command + at.x] = input;
+      words[command + at.q] = p.codes;
+      words[command + at.d] = p.scales;
+      words[command + at.s] = p.sums;
+      words[command + at.rows] = rows;
+      words[command + at.columns] = columns;
+      words[command + at.copyStride] = p.copyStride;
     }
   }
 
-  #prepareOne(
-    a: Activation,
-    entry: number,
-    p: Prepared,
-    input: number,
-    rows: number,
-    columns: number,
-    independent: boolean,
-  ): void {
-    const { at } = a.kernel;
-    const command = this.#host.begin(entry, independent);
-    const { words } = this.#host;
-    words[command + at.x] = input;
-    words[command + at.q] = p.codes;
-    words[command + at.d] = p.scales;
-    words[command + at.s] = p.sums;
-    words[command + at.rows] = rows;
-    words[command + at.columns] = columns;
-    words[command + at.copyStride] = p.copyStride;
-  }
-
-  #multiply(
-    section: Section,
-    p: Prepared,
-    rows: number,
-    columns: number,
-    y: number,
-    outputs: number,
-    bias: number,
-    options: LinearOptions,
-    lastSection: boolean,
-  ): void {
-    const { activation } = section.family;
+  /** The product of one section; only with `last` there is a barrier behind it. */
+  #multiply(section: Section, p: Prepared, to: Result, rows: number, columns: number, last: boolean): void {
+    const { activation, tiles } = section.family;
     const rest = rows % TILE;
     const full = rows - rest;
     const perCommand = Math.max(1, Math.floor(CODES_PER_COMMAND / (TILE * activation.codeBytes(columns)))) * TILE;
     for (let first = 0; first < rows; ) {
-      const tiles = first < full;
-      const count = tiles ? Math.min(perCommand, full - first) : rest;
-      const size = tiles ? TILE : rest;
-      const { at } = section.family.tiles[size - 1]!;
-      const command = this.#host.begin(section.tiles[size - 1]!, !(lastSection && first + count === rows));
-      const { words } = this.#host;
+      const whole = first < full;
+      const count = whole ? Math.min(perCommand, full - first) : rest;
+      const size = whole ? TILE : rest;
+      const { at } = tiles[size - 1]!;
+      const command = this.#host.begin(section.tiles[size - 1]!, !(last && first + count === rows));
+      const words = section.memory ? this.#host.wordsOf(section.memory) : this.#host.words;
       words[command + at.w] = section.address;
       words[command + at.rows] = section.rows;
       words[command + at.columns] = columns;
@@ -162,10 +167,10 @@ export class LinearOps {
       words[command + at.s] = p.sums + first * activation.sumBytes(columns);
       words[command + at.copyStride] = p.copyStride;
       words[command + at.tiles] = count / size;
-      words[command + at.y] = y + (first * outputs + section.first) * 4;
-      words[command + at.yStride] = outputs * 4;
-      words[command + at.bias] = bias ? bias + section.first * 4 : 0;
-      words[command + at.accumulate] = options.accumulate ? 1 : 0;
+      words[command + at.y] = to.y + first * to.stride;
+      words[command + at.yStride] = to.stride;
+      words[command + at.bias] = to.bias;
+      words[command + at.accumulate] = to.accumulate;
       first += count;
     }
   }
@@ -174,7 +179,7 @@ export class LinearOps {
   #reserve(bytes: number): number {
     if (bytes > this.#bufferBytes) {
       if (this.#bufferBytes) this.#host.release(this.#buffer);
-      this.#bufferBytes = Math.max(bytes, 2 * this.#bufferBytes);
+      this.#bufferBytes = align(Math.max(bytes, 2 * this.#bufferBytes));
       this.#buffer = this.#host.allocate(this.#bufferBytes, 'activations');
     }
     return this.#buffer;

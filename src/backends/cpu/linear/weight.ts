@@ -24,6 +24,8 @@ export class CpuWeight implements WeightData {
   readonly prepare: readonly number[];
   readonly formats: readonly string[];
   readonly bytes: number;
+  /** Whether any section lies in a further memory. */
+  readonly elsewhere: boolean;
   readonly #release: (section: Section) => void;
   #disposed = false;
 
@@ -39,6 +41,7 @@ export class CpuWeight implements WeightData {
     this.prepare = this.activations.map((a) => entry(a.kernel));
     this.formats = [...new Set(sections.map((s) => s.family.format))];
     this.bytes = sections.reduce((n, s) => n + s.bytes, 0);
+    this.elsewhere = sections.some((s) => s.memory !== 0);
     this.#release = release;
   }
 
