@@ -226,7 +226,7 @@ export interface EngineOptions {
   readonly noKvCache?: boolean | undefined;
   /** Seeds the requests that bring no seed; 0 when absent. */
   readonly seed?: number | undefined;
-  /** Lets timers, input and messages of the host be handled; called between steps, at most once per 8 ms. */
+  /** Lets timers, input and messages of the host be handled; called between steps, at most once per millisecond. */
   readonly yieldToHost?: (() => Promise<void>) | undefined;
   /** Milliseconds; `performance.now` when absent. */
   readonly now?: (() => number) | undefined;
