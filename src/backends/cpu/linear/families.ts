@@ -4,6 +4,7 @@ import { activationOf, BLOCK32_FORMATS, type Block32, offsetsOf } from './block3
 import type { Activation, Family, MakeFamily } from './family.ts';
 import { FLOAT_FORMATS, floatFamily } from './float.ts';
 import { gatherKernel } from './gather.ts';
+import { codeFamilies } from './kquantFamilies.ts';
 import { ACTIVATION_BYTES, BLOCK } from './layout.ts';
 import { quantizeI8, quantizeI16 } from './quantize.ts';
 import { repackKernel } from './repack.ts';
@@ -38,5 +39,6 @@ function block32Family(format: Block32): MakeFamily {
 /** Every storage type that has kernels; others are expanded to floats at load. */
 export const FAMILIES: ReadonlyMap<StorageTypeName, MakeFamily> = new Map<StorageTypeName, MakeFamily>([
   ...BLOCK32_FORMATS.map((format) => [format.name, block32Family(format)] as const),
+  ...codeFamilies(BLOCK32_ACTIVATIONS, block32Family(BLOCK32_FORMATS.find((f) => f.name === 'Q8_0') as Block32)),
   ...FLOAT_FORMATS.map((format) => [format.name, floatFamily(format)] as const),
 ]);

@@ -2,6 +2,7 @@
  * A family says how matrices of one storage type are kept and multiplied. To add one: make its kernels (each once, so that
  * they can be found by identity), describe them here, and list it in `families.ts`.
  */
+import type { RawSection } from '../../../core/backend.ts';
 import type { StorageTypeName } from '../../../core/dtype.ts';
 import type { Kernel, Variant } from '../kernel.ts';
 import type { GATHER_FIELDS } from './gather.ts';
@@ -29,6 +30,8 @@ export interface Family {
   readonly activation: Activation;
   /** Bytes of a group of 8 rows. */
   groupBytes(columns: number): number;
+  /** Presents the rows of a checkpoint in another form, which `repack` reads; absent: it reads them as they are. */
+  rewrite?(raw: RawSection, columns: number): RawSection;
   /** From the rows of a checkpoint (8 at a time) to groups. */
   readonly repack: Kernel<typeof REPACK_FIELDS>;
   /** Rows as floats. */

@@ -24,6 +24,8 @@ export interface LoadHost {
   release(memory: number, address: number): void;
   /** Formats are kept as they are, or expanded to floats for exact arithmetic. */
   readonly expand: boolean;
+  /** Most bytes that are kept in one place. */
+  readonly pieceBytes: number;
 }
 
 interface Buffer {
@@ -66,8 +68,10 @@ export class WeightLoader {
     try {
       let first = 0;
       for (const section of raw.sections) {
-        if (section.rows) sections.push(await this.#section(raw.name, section, first, columns));
-        first += section.rows;
+        for (const piece of this.#pieces(section, columns)) {
+          sections.push(await this.#section(raw.name, piece, first, columns));
+          first += piece.rows;
+        }
       }
     } catch (error) {
       for (const s of sections) this.#host.release(s.memory, s.address);
@@ -82,6 +86,17 @@ export class WeightLoader {
     );
   }
 
+  /** Parts of a section that are small beside a memory. */
+  #pieces(raw: RawSection, columns: number): readonly RawSection[] {
+    // No format takes more than a float per column.
+    const most = Math.max(1, Math.floor(this.#host.pieceBytes / (4 * columns * GROUP))) * GROUP;
+    return Array.from({ length: Math.ceil(raw.rows / most) }, (_, i) => ({
+      type: raw.type,
+      rows: Math.min(most, raw.rows - i * most),
+      readRows: (first, rows, target) => raw.readRows(i * most + first, rows, target),
+    }));
+  }
+
   async #section(name: string, raw: RawSection, first: number, columns: number): Promise<Section> {
     const stored = rowBytes(raw.type, columns);
     if (stored === undefined) {
@@ -91,8 +106,12 @@ export class WeightLoader {
       );
     }
     const make = this.#host.expand ? undefined : FAMILIES.get(raw.type.name);
-    const source = make || raw.type.name === 'F32' ? raw : expanded(raw, columns, stored);
-    const family = this.#family(source.type.name, make ?? (FAMILIES.get('F32') as MakeFamily));
+    const family = make ? this.#family(raw.type.name, make) : this.#family('F32', FAMILIES.get('F32') as MakeFamily);
+    const source = make
+      ? (family.rewrite?.(raw, columns) ?? raw)
+      : raw.type.name === 'F32'
+        ? raw
+        : expanded(raw, columns, stored);
     const bytes = groupsOf(raw.rows) * family.groupBytes(columns);
     const { memory, address } = await this.#host.place(bytes, `weight "${name}"`);
     try {

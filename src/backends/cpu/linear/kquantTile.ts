@@ -1,0 +1,329 @@
+import { defineKernel, type KernelContext, split, splitRange } from '../kernel.ts';
+import type { V128 } from '../wasm/expr.ts';
+import type { FunctionBuilder, Local } from '../wasm/function.ts';
+import { f32x4, i8x16, i16x8, i32, i32x4, v128 } from '../wasm/ops.ts';
+import { halves, SIGN_AND_REST } from './block32.ts';
+import { type CodeFormat, type CodeOffsets, codeOffsets, PAIR } from './kquant.ts';
+import { SUM_BYTES, SUM_WORDS } from './kquantActivations.ts';
+import { forEachOf, pairEmitter, type Tile, tileLocals } from './kquantPair.ts';
+import { blockSumTwin } from './kquantTwin.ts';
+import { ACTIVATION_SCALE, GROUP, HALF_SCALE, QUADS } from './layout.ts';
+import { TILE_FIELDS, type TileKernel } from './tile.ts';
+import { writeOut, writeOutTwin } from './writeOut.ts';
+
+/** Shuffles that pair the 16-bit lanes of two vectors: for the first quad, for the second. */
+const PAIR_UP = [
+  [0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23],
+  [8, 9, 24, 25, 10, 11, 26, 27, 12, 13, 28, 29, 14, 15, 30, 31],
+] as const;
+
+/**
+ * What finished sums are multiplied with: activations in blocks of 32 come with a factor, and binary16 scales are read
+ * without correcting their exponents (`layout.ts`).
+ */
+export function resultScale(format: CodeFormat): number {
+  if (format.block === 256) return 1;
+  return 1 / (ACTIVATION_SCALE * (format.scale === 'f16' ? HALF_SCALE : 1));
+}
+
+interface Pointers {
+  readonly pw: Local<'i32'>;
+  readonly px: Local<'i32'>;
+  readonly pd: Local<'i32'>;
+  readonly ps: Local<'i32'>;
+  readonly end: Local<'i32'>;
+}
+
+/** The tile kernel of a format (`tile.ts` has the contract). */
+export function codeTileKernel(format: CodeFormat, n: number): TileKernel {
+  const offsets = codeOffsets(format);
+  return defineKernel({
+    name: `linear.${format.name}.${n}`,
+    fields: TILE_FIELDS,
+    emit(f, a, ctx) {
+      const blocks = f.i32('blocks', i32.shrU(a.columns, Math.log2(format.block)));
+      const { from, to } = split(f, i32.shrU(i32.add(a.rows, GROUP - 1), 3), ctx);
+      const groupBytes = f.i32('groupBytes', i32.mul(blocks, offsets.bytes));
+      const copy = f.i32('copy', i32.mul(a.copyStride, ctx.tid));
+      for (const p of [a.x, a.d, a.s]) p.inc(copy);
+      a.w.inc(i32.mul(from, groupBytes));
+      a.y.inc(i32.shl(from, 5));
+      f.if(a.bias, () => a.bias.inc(i32.shl(from, 5)));
+      const rowsLeft = f.i32('rowsLeft', i32.sub(a.rows, i32.shl(from, 3)));
+      const group = f.i32('group');
+      const tile = f.i32('tile');
+      const [px, pd, ps, py] = [f.i32('px'), f.i32('pd'), f.i32('ps'), f.i32('py')];
+      const pw = f.i32('pw');
+      const endOfGroup = f.i32('endOfGroup');
+      f.for(group, from, to, 1, () => {
+        px.set(a.x);
+        pd.set(a.d);
+        ps.set(a.s);
+        py.set(a.y);
+        endOfGroup.set(i32.add(a.w, groupBytes));
+        f.for(tile, 0, a.tiles, 1, () => {
+          pw.set(a.w);
+          const sums = emitTile(f, format, n, { pw, px, pd, ps, end: endOfGroup }, ctx);
+          writeOut(f, sums, { py, stride: a.yStride, rowsLeft, bias: a.bias, accumulate: a.accumulate });
+        });
+        a.w.set(endOfGroup);
+        a.y.inc(GROUP * 4);
+        f.if(a.bias, () => a.bias.inc(GROUP * 4));
+        rowsLeft.inc(-GROUP);
+      });
+    },
+    twin(m, a, tid, nt) {
+      const blocks = a.columns / format.block;
+      const [from, to] = splitRange(Math.ceil(a.rows / GROUP), tid, nt);
+      const copy = a.copyStride * tid;
+      const at = { x: (a.x >>> 0) + copy, d: (a.d >>> 0) + copy, s: (a.s >>> 0) + copy, n };
+      for (let group = from; group < to; group++) {
+        for (let tile = 0; tile < a.tiles; tile++) {
+          for (let token = 0; token < n; token++) {
+            for (let r = 0; r < GROUP && group * GROUP + r < a.rows; r++) {
+              let sum = 0;
+              for (let b = 0; b < blocks; b++) {
+                const block = (a.w >>> 0) + (group * blocks + b) * offsets.bytes;
+                sum = blockSumTwin(m, format, block, r, { ...at, block: tile * blocks + b, token }, sum);
+              }
+              const result = Math.fround(sum * resultScale(format));
+              writeOutTwin(m, result, group * GROUP + r, tile * n + token, a);
+            }
+          }
+        }
+      }
+    },
+  });
+}
+
+/** Sums of 8 rows × `n` tokens over all blocks; the pointers end behind what they read. */
+function emitTile(f: FunctionBuilder, format: CodeFormat, n: number, p: Pointers, ctx: KernelContext): Tile {
+  const sums = tileLocals(f, 'sum', n);
+  forEachOf(sums, (sum) => {
+    sum.set(v128.zero());
+  });
+  const emitBlock = format.block === 32 ? block32(f, format, n, p, ctx, sums) : block256(f, format, n, p, ctx, sums);
+  f.doWhile(emitBlock, i32.ltU(p.pw, p.end));
+  const scale = resultScale(format);
+  if (scale !== 1) {
+    forEachOf(sums, (sum) => {
+      sum.set(f32x4.mul(sum, f.inMemory.f32x4(scale)));
+    });
+  }
+  return sums;
+}
+
+/** Eight rows' scales at `offset` behind `at`, as read (`resultScale`). */
+function loadScales(
+  f: FunctionBuilder,
+  kind: CodeFormat['scale'],
+  at: Local<'i32'>,
+  offset: number,
+  scales: readonly Local<'v128'>[],
+  constants: FunctionBuilder['pooled'] | FunctionBuilder['inMemory'],
+): void {
+  const bits = f.v128('bits');
+  switch (kind) {
+    case 'f16':
+      halves(at, offset, constants.i16x8(SIGN_AND_REST), bits, scales);
+      return;
+    case 'f32':
+      scales.forEach((scale, quad) => {
+        scale.set(v128.load(at, offset + 16 * quad));
+      });
+      return;
+    case 'bf16':
+      scales.forEach((scale, quad) => {
+        scale.set(i32x4.shl(v128.load16x4U(at, offset + 8 * quad), 16));
+      });
+  }
+}
+
+/** `sums += integers · scale · d` */
+function addScaled(
+  integers: Tile,
+  scales: readonly Local<'v128'>[],
+  pd: Local<'i32'>,
+  x: Local<'v128'>,
+  ctx: KernelContext,
+  sums: Tile,
+): void {
+  integers.forEach((row, t) => {
+    x.set(v128.load32Splat(pd, 4 * t));
+    row.forEach((total, quad) => {
+      const sum = sums[t]![quad]!;
+      sum.set(ctx.madd(f32x4.convertI32x4S(total), f32x4.mul(scales[quad]!, x), sum));
+    });
+  });
+}
+
+type EmitBlock = (
+  f: FunctionBuilder,
+  format: CodeFormat,
+  n: number,
+  p: Pointers,
+  ctx: KernelContext,
+  sums: Tile,
+) => () => void;
+
+/**
+ * Blocks of 256 columns: all integers. The offset of the codes, and minima, count once per run of columns: they meet the
+ * sums of the run's activations.
+ */
+const block256: EmitBlock = (f, format, n, p, ctx, sums) => {
+  const offsets = codeOffsets(format);
+  const constants = n <= 2 ? f.pooled : f.inMemory;
+  const pair = pairEmitter(f, format, n, ctx);
+  const totals = tileLocals(f, 'total', n);
+  const scales = f.v128s('scale', QUADS);
+  const bytes = f.v128('bytes');
+  const x = f.v128('x');
+  const block = f.i32('block');
+  const ofRuns = f.i32('ofRuns');
+  const pc = f.i32('pc');
+  const endOfBlock = f.i32('endOfBlock');
+  const stepsPerRun = format.run ? format.run / 4 : 0;
+
+  const loadRunScales = (run: number) => {
+    const nibbles = format.minimum === 'nibbles';
+    const loaded = v128.load8x8S(ofRuns, run * GROUP);
+    bytes.set(nibbles ? v128.and(loaded, constants.i16x8(15)) : loaded);
+    scales.forEach((scale, quad) => {
+      if (pair.narrow) scale.set(i8x16.shuffle(bytes, bytes, PAIR_UP[quad]!));
+      else scale.set(quad ? i32x4.extendHighI16x8S(bytes) : i32x4.extendLowI16x8S(bytes));
+    });
+  };
+  const widen = (sum: V128, quad: number): V128 => {
+    if (pair.narrow) return format.run ? i32x4.dotI16x8S(sum, scales[quad]!) : i32x4.extaddPairwiseI16x8S(sum);
+    return format.run ? i32x4.mul(sum, scales[quad]!) : sum;
+  };
+  return () => {
+    block.set(p.pw);
+    if (format.offset && !pair.corrected) {
+      sumOfRuns(f, format, offsets, n, block, p.ps, totals);
+      forEachOf(totals, (total) => {
+        total.set(i32x4.neg(i32x4.shl(total, Math.log2(format.offset!))));
+      });
+    } else {
+      forEachOf(totals, (total) => {
+        total.set(v128.zero());
+      });
+    }
+    ofRuns.set(i32.add(block, offsets.scales));
+    endOfBlock.set(i32.add(block, offsets.bytes));
+    if (pair.corrected) pc.set(p.ps);
+    p.pw.inc(offsets.codes);
+    f.doWhile(
+      () => {
+        let loaded = -1;
+        pair.emit({ pw: p.pw, offset: 0, px: p.px, pc }, (products, lastStep) => {
+          const run = Math.floor(lastStep / stepsPerRun);
+          if (format.run && run !== loaded) loadRunScales(run);
+          loaded = run;
+          forEachOf(products, (sum, t, quad) => {
+            const total = totals[t]![quad]!;
+            total.set(i32x4.add(total, widen(sum, quad)));
+          });
+        });
+        p.pw.inc(offsets.pair);
+        if (format.run) ofRuns.inc((PAIR / format.run) * GROUP);
+        if (pair.corrected) pc.inc(2 * 4 * n);
+      },
+      i32.ltU(p.pw, endOfBlock),
+    );
+    loadScales(f, format.scale, block, 0, scales, constants);
+    addScaled(totals, scales, p.pd, x, ctx, sums);
+    if (format.minimum) {
+      sumOfRuns(f, format, offsets, n, block, p.ps, totals);
+      loadScales(f, format.scale, block, offsets.second, scales, constants);
+      addScaled(totals, scales, p.pd, x, ctx, sums);
+    }
+    p.pd.inc(4 * n);
+    p.ps.inc(SUM_BYTES * n);
+  };
+};
+
+/** `totals = Σ m · (sum of activations)` over the runs of a block, where m are the minima, else the scales, else 1. */
+function sumOfRuns(
+  f: FunctionBuilder,
+  format: CodeFormat,
+  offsets: CodeOffsets,
+  n: number,
+  block: Local<'i32'>,
+  ps: Local<'i32'>,
+  totals: Tile,
+): void {
+  const of16 = format.run === 16;
+  const words = of16 ? 8 : 4;
+  const firstWord = of16 ? SUM_WORDS.of16 : SUM_WORDS.of32;
+  const factors = f.v128s('factor', QUADS);
+  const runs = f.v128s('run', 2);
+  const x = f.v128('x');
+  for (let word = 0; word < words; word++) {
+    if (format.minimum === 'bytes') {
+      factors.forEach((factor, quad) => {
+        factor.set(v128.load8x8U(block, offsets.minima + (2 * word + quad) * GROUP));
+      });
+    } else if (format.run) {
+      runs.forEach((run, i) => {
+        const at = offsets.scales + (2 * word + i) * GROUP;
+        run.set(format.minimum ? i16x8.shrU(v128.load8x8U(block, at), 4) : v128.load8x8S(block, at));
+      });
+      factors.forEach((factor, quad) => {
+        factor.set(i8x16.shuffle(runs[0]!, runs[1]!, PAIR_UP[quad]!));
+      });
+    }
+    totals.forEach((row, t) => {
+      x.set(v128.load32Splat(ps, ((firstWord + word) * n + t) * 4));
+      row.forEach((total, quad) => {
+        const product = i32x4.dotI16x8S(x, format.run ? factors[quad]! : f.inMemory.i16x8(1));
+        total.set(word ? i32x4.add(total, product) : product);
+      });
+    });
+  }
+}
+
+/** Blocks of 32 columns, a float scale each; NVFP4 has one for each half. */
+const block32: EmitBlock = (f, format, n, p, ctx, sums) => {
+  const offsets = codeOffsets(format);
+  const constants = n <= 2 ? f.pooled : f.inMemory;
+  const pair = pairEmitter(f, format, n, ctx);
+  const totals = tileLocals(f, 'total', n);
+  const scales = f.v128s('scale', QUADS);
+  const x = f.v128('x');
+  const offset = f.v128('offset');
+  return () => {
+    let first = true;
+    pair.emit({ pw: p.pw, offset: offsets.codes, px: p.px, pc: p.ps }, (products, lastStep) => {
+      if (format.scalePerHalf) {
+        loadScales(f, format.scale, p.pw, (lastStep & 1) * offsets.second, scales, constants);
+        addScaled(products, scales, p.pd, x, ctx, sums);
+        return;
+      }
+      forEachOf(products, (sum, t, quad) => {
+        const total = totals[t]![quad]!;
+        const widened = pair.narrow ? i32x4.extaddPairwiseI16x8S(sum) : sum;
+        total.set(first ? widened : i32x4.add(total, widened));
+      });
+      first = false;
+    });
+    if (!format.scalePerHalf) {
+      loadScales(f, format.scale, p.pw, 0, scales, constants);
+      if (format.offset === undefined) addScaled(totals, scales, p.pd, x, ctx, sums);
+      else {
+        totals.forEach((row, t) => {
+          x.set(v128.load32Splat(p.pd, 4 * t));
+          offset.set(f32x4.mul(v128.load32Splat(p.ps, 4 * t), constants.f32x4(-format.offset!)));
+          row.forEach((total, quad) => {
+            const sum = sums[t]![quad]!;
+            const centred = ctx.madd(f32x4.convertI32x4S(total), x, offset);
+            sum.set(ctx.madd(centred, scales[quad]!, sum));
+          });
+        });
+      }
+    }
+    p.pw.inc(offsets.bytes);
+    p.pd.inc(4 * n);
+    p.ps.inc(4 * n);
+  };
+};

@@ -1,0 +1,211 @@
+import { describe, expect, it } from 'vitest';
+import type { Variant } from '../../src/backends/cpu/kernel.ts';
+import { BLOCK32_ACTIVATIONS, FAMILIES } from '../../src/backends/cpu/linear/families.ts';
+import { CODE_FORMATS, codeOffsets } from '../../src/backends/cpu/linear/kquant.ts';
+import { codeFamilies } from '../../src/backends/cpu/linear/kquantFamilies.ts';
+import { groupsOf } from '../../src/backends/cpu/linear/layout.ts';
+import { type StorageTypeName, storageType } from '../../src/core/dtype.ts';
+import { dequantize, quantTypes } from '../../src/quant/index.ts';
+import { floats, multiply, setupsOf } from './kquantSupport.ts';
+import { enableRelaxedSimd, SIMD } from './support.ts';
+
+enableRelaxedSimd();
+
+const RELAXED: readonly Variant[] = [
+  { fma: false, dot: 'i16' },
+  { fma: true, dot: 'i16' },
+  // The 32-bit dot product of Node 20 gives wrong results.
+  ...(process.versions.node.startsWith('20.') ? [] : [{ fma: false, dot: 'i32' } as const]),
+];
+const TYPES = codeFamilies(BLOCK32_ACTIVATIONS, FAMILIES.get('Q8_0')!).map(([name]) => name);
+
+/** Two blocks, so that the loop over them is seen. */
+const columnsOf = (name: StorageTypeName) => Math.max(96, 2 * storageType(name).blockSize);
+
+/** No `−0`: its sign carries no information. */
+const canonical = (x: ArrayLike<number>) => Array.from(x, (v) => v + 0);
+
+function largestDifference(a: Uint32Array, b: Uint32Array): number {
+  const x = floats(a);
+  const y = floats(b);
+  const scale = y.reduce((m, v) => Math.max(m, Math.abs(v)), 1e-30);
+  return x.reduce((m, v, i) => Math.max(m, Math.abs(v - y[i]!)), 0) / scale;
+}
+
+it('every block format of GGUF files has a family', () => {
+  const blocked = quantTypes.filter((t) => t.blockSize > 1).map((t) => t.name);
+  expect(blocked.length).toBe(26);
+  for (const name of blocked) expect(FAMILIES.has(name), name).toBe(true);
+});
+
+it('blocks have the sizes that the table of the formats states', () => {
+  const bits = Object.fromEntries(
+    Object.entries(CODE_FORMATS).map(([name, f]) => [name, codeOffsets(f).bytes / f.block]),
+  );
+  expect(bits).toEqual({
+    ...{ Q2_K: 2.75, Q3_K: 3.625, Q4_K: 4.75, Q5_K: 5.75, Q6_K: 6.625, Q8_K: 8.125 },
+    ...{ IQ1_S: 3.375, IQ1_M: 3.625, IQ2_XXS: 3.375, IQ2_S: 3.625, IQ3_XXS: 4.375, IQ3_S: 4.375, IQ4_XS: 4.375 },
+    ...{ TQ2_0: 2.125, IQ4_NL: 4.5, MXFP4: 4.5, NVFP4: 5, Q1_0: 1.5 },
+  });
+});
+
+describe.each(TYPES)('%s', (name) => {
+  const columns = columnsOf(name);
+  const setup = setupsOf(name);
+
+  it('repacks as its twin, whatever the number of threads', async () => {
+    const s = await setup(SIMD, { rows: 20, columns, tokens: 1 });
+    const bytes = groupsOf(20) * s.family.groupBytes(columns);
+    const results = (['wasm', 'twin'] as const).flatMap((how) =>
+      [1, 2].map((nt) => {
+        s.b.views.u8.fill(0xaa, s.at.w, s.at.w + bytes);
+        s.b[how](s.family.repack, { source: s.at.source, target: s.at.w, groups: 3, columns }, nt);
+        return s.b.views.u8.slice(s.at.w, s.at.w + bytes);
+      }),
+    );
+    for (const r of results) expect(r).toEqual(results[0]);
+  });
+
+  it('reads back the floats that the format defines', async () => {
+    for (const weights of ['random', 'largest', 'zero'] as const) {
+      const s = await setup(SIMD, { rows: 21, columns, tokens: 8, weights, seed: 4 });
+      const expected = dequantize(name, s.stored, columns);
+      const ids = [0, 20, 7, 8, 3, 3, 12, 5];
+      s.b.views.i32.set(ids, s.at.x / 4);
+      for (const how of ['wasm', 'twin'] as const) {
+        s.b.views.f32.fill(-1, s.at.q / 4, s.at.q / 4 + 8 * columns);
+        // Two sections over the same rows: the ids of the other one are left alone.
+        const args = { w: s.at.w, columns, ids: s.at.x, count: 8, y: s.at.q };
+        s.b[how](s.family.gather, { ...args, first: 0, rows: 21 }, 2);
+        s.b[how](s.family.gather, { ...args, first: 21, rows: 21 });
+        ids.forEach((id, i) => {
+          const at = s.at.q / 4 + i * columns;
+          const got = canonical(s.b.views.f32.subarray(at, at + columns));
+          expect(got).toEqual(canonical(expected.subarray(id * columns, (id + 1) * columns)));
+        });
+      }
+    }
+  });
+
+  it('multiplies with the bits of its twin: SIMD128, every tile size, threads, bias, accumulation, odd rows', async () => {
+    for (const [rows, tokens] of [
+      [13, 2],
+      [9, 7],
+      [17, 5],
+    ] as const) {
+      const s = await setup(SIMD, { rows, columns, tokens, seed: rows });
+      for (const options of [{}, { bias: true, accumulate: true, nt: 3 }]) {
+        expect(multiply(s, 'wasm', options)).toEqual(multiply(s, 'twin', options));
+      }
+    }
+  });
+
+  it('is exact in integers at the extremes', async () => {
+    for (const [weights, inputs, seed] of [
+      ['largest', 'largest', 2],
+      ['largest', 'largest', 3],
+      ['lowest', 'largest', 2],
+      ['lowest', 'largest', 3],
+      ['random', 'largest', 2],
+      ['random', 'zero', 2],
+    ] as const) {
+      const s = await setup(SIMD, { rows: 8, columns, tokens: 5, weights, inputs, seed });
+      expect(multiply(s, 'wasm')).toEqual(multiply(s, 'twin'));
+    }
+  });
+
+  it('tiles of every size agree with single tokens', async () => {
+    const s = await setup(SIMD, { rows: 16, columns, tokens: 7 });
+    const together = multiply(s, 'wasm');
+    const inputs = s.b.views.f32.slice(s.at.x / 4, s.at.x / 4 + 7 * columns);
+    const single = await setup(SIMD, { rows: 16, columns, tokens: 1 });
+    const { x, q, d, s: sums } = single.at;
+    for (let t = 0; t < 7; t++) {
+      single.b.views.f32.set(inputs.subarray(t * columns, (t + 1) * columns), x / 4);
+      single.b.wasm(single.family.activation.kernel, { x, q, d, s: sums, rows: 1, columns, copyStride: 0 });
+      expect(multiply(single, 'wasm')).toEqual(together.slice(t * 19, t * 19 + 19));
+    }
+  });
+
+  it('is as far from the product of the dequantized matrix as the rounding of the activations allows', async () => {
+    const s = await setup(SIMD, { rows: 16, columns, tokens: 4, seed: 9 });
+    const w = dequantize(name, s.stored, columns);
+    const y = floats(multiply(s, 'wasm'));
+    const block = s.family.activation.name.startsWith('k') ? 256 : 32;
+    let error = 0;
+    for (let t = 0; t < 4; t++) {
+      const x = s.b.views.f32.slice(s.at.x / 4 + t * columns, s.at.x / 4 + (t + 1) * columns);
+      const largest = Array.from({ length: columns / block }, (_, i) =>
+        x.subarray(i * block, (i + 1) * block).reduce((m, v) => Math.max(m, Math.abs(v)), 0),
+      );
+      for (let r = 0; r < 16; r++) {
+        let sum = 0;
+        let bound = 0;
+        for (let k = 0; k < columns; k++) {
+          const weight = w[r * columns + k]!;
+          sum += weight * x[k]!;
+          // Half a step of rounding per activation, and float rounding of the products.
+          bound += Math.abs(weight) * largest[Math.floor(k / block)]! * (1 / 254 + 1e-5);
+        }
+        const difference = Math.abs(sum - y[t * 19 + r]!);
+        error += difference;
+        expect(difference).toBeLessThanOrEqual(bound);
+      }
+    }
+    expect(error).toBeGreaterThan(0);
+  });
+
+  const relaxed = hasRelaxed();
+  it.skipIf(!relaxed)(
+    `relaxed SIMD: same integers, floats within rounding${relaxed ? '' : ' (engine lacks it)'}`,
+    async () => {
+      for (const [weights, inputs, rows, tokens, seed] of [
+        ['random', 'random', 13, 7, 1],
+        ['largest', 'largest', 16, 7, 3],
+        ['largest', 'largest', 8, 6, 2],
+        ['lowest', 'largest', 16, 7, 3],
+        ['random', 'largest', 24, 5, 2],
+      ] as const) {
+        const shape = { rows, columns, tokens, weights, inputs, seed };
+        const expected = multiply(await setup(SIMD, shape), 'wasm', { bias: true });
+        for (const variant of RELAXED) {
+          const actual = multiply(await setup(variant, shape), 'wasm', { bias: true });
+          if (variant.fma) expect(largestDifference(actual, expected)).toBeLessThan(2e-6);
+          else expect(actual).toEqual(expected);
+        }
+      }
+    },
+  );
+});
+
+function hasRelaxed(): boolean {
+  // i16x8.relaxed_dot_i8x16_i7x16_s of two zeros, dropped.
+  const body = [0, 0x41, 0, 0xfd, 15, 0x41, 0, 0xfd, 15, 0xfd, 0x92, 2, 0x1a, 0x0b];
+  return WebAssembly.validate(
+    new Uint8Array([
+      0,
+      97,
+      115,
+      109,
+      1,
+      0,
+      0,
+      0,
+      1,
+      4,
+      1,
+      96,
+      0,
+      0,
+      3,
+      2,
+      1,
+      0,
+      10,
+      body.length + 2,
+      1,
+      body.length,
+      ...body,
+    ]),
+  );
+}

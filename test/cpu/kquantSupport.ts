@@ -1,0 +1,165 @@
+import type { Variant } from '../../src/backends/cpu/kernel.ts';
+import { FAMILIES } from '../../src/backends/cpu/linear/families.ts';
+import { type Family, kernelsOf } from '../../src/backends/cpu/linear/family.ts';
+import { GROUP, groupsOf, TILE } from '../../src/backends/cpu/linear/layout.ts';
+import type { RawSection } from '../../src/core/backend.ts';
+import { f32ToF16, rowBytes, type StorageTypeName, storageType } from '../../src/core/dtype.ts';
+import { quantFormat } from '../../src/quant/index.ts';
+import { type Bench, bench, bits, DATA, random } from './support.ts';
+
+/** `largest`: all bits set; `lowest`: none. Both with scales of one, or as large as they can be. */
+export type Fill = 'random' | 'largest' | 'lowest' | 'zero';
+
+/** Sets the scales of a block of random or full bytes to numbers that a checkpoint could hold. */
+function setScales(name: StorageTypeName, view: DataView, at: number, next: () => number, fill: Fill): void {
+  const scale = () => (fill === 'random' ? (next() - 0.3) * 2 ** (next() * 18 - 16) : 1);
+  const { halves } = quantFormat(name);
+  for (const i of halves ?? []) view.setUint16(at + i, f32ToF16(scale()), true);
+  if (name === 'Q8_K') view.setFloat32(at, scale(), true);
+  if (name === 'MXFP4') view.setUint8(at, fill === 'random' ? 112 + next() * 16 : 128);
+  if (name === 'NVFP4') for (let i = 0; i < 4; i++) view.setUint8(at + i, fill === 'random' ? next() * 127 : 126);
+  if (name === 'Q6_K' && fill !== 'random') {
+    for (let i = 0; i < 16; i++) view.setInt8(at + 192 + i, fill === 'largest' ? 127 : -128);
+  }
+  if (name === 'IQ1_M') {
+    const bits = f32ToF16(scale());
+    for (let i = 0; i < 4; i++) {
+      const word = view.getUint16(at + 48 + 2 * i, true);
+      view.setUint16(at + 48 + 2 * i, (word & 0x0fff) | (((bits >> (4 * i)) & 15) << 12), true);
+    }
+  }
+}
+
+/** Rows of a checkpoint. */
+export function storedRows(name: StorageTypeName, rows: number, columns: number, fill: Fill, seed: number): Uint8Array {
+  const type = storageType(name);
+  const bytes = new Uint8Array(rows * rowBytes(type, columns)!);
+  if (fill === 'zero') return bytes;
+  const next = random(seed);
+  const view = new DataView(bytes.buffer);
+  for (let at = 0; at < bytes.length; at += type.blockBytes) {
+    for (let i = 0; i < type.blockBytes; i++)
+      bytes[at + i] = fill === 'largest' ? 255 : fill === 'lowest' ? 0 : next() * 256;
+    setScales(name, view, at, next, fill);
+  }
+  return bytes;
+}
+
+export function activations(rows: number, columns: number, fill: Fill, seed: number): Float32Array {
+  const next = random(seed);
+  return Float32Array.from({ length: rows * columns }, (_, i) => {
+    if (fill === 'zero') return 0;
+    if (fill === 'largest') return 127 * (seed % 3 === 0 ? 1 : i & 1 ? 1 : -1);
+    return (next() - 0.5) * (i % 7 === 0 ? 20 : 1) * (Math.floor(i / 64) % 5 === 4 ? 0 : 1);
+  });
+}
+
+export interface Shape {
+  readonly rows: number;
+  readonly columns: number;
+  readonly tokens: number;
+  readonly weights?: Fill;
+  readonly inputs?: Fill;
+  readonly seed?: number;
+}
+
+/** A memory holding repacked weights and prepared activations of one storage type. */
+export interface Setup extends Shape {
+  readonly b: Bench;
+  readonly family: Family;
+  /** The matrix as stored in a checkpoint. */
+  readonly stored: Uint8Array;
+  /** Bytes that the repacking kernel reads per row. */
+  readonly sourceBytes: number;
+  readonly at: Record<'source' | 'w' | 'x' | 'q' | 'd' | 's' | 'y' | 'bias', number>;
+}
+
+const MEMORY_BYTES = 1 << 20;
+
+/** Makes setups of one storage type; those of the same variant share compiled kernels and one memory. */
+export function setupsOf(name: StorageTypeName) {
+  const machines = new Map<Variant, { readonly family: Family; readonly b: Bench }>();
+  return (variant: Variant, shape: Shape): Promise<Setup> => {
+    let machine = machines.get(variant);
+    if (!machine) {
+      const family = FAMILIES.get(name)!(variant);
+      machine = { family, b: bench([...kernelsOf(family), family.activation.kernel], variant, MEMORY_BYTES) };
+      machines.set(variant, machine);
+    }
+    return setup(name, machine.family, machine.b, shape);
+  };
+}
+
+async function setup(name: StorageTypeName, family: Family, b: Bench, shape: Shape): Promise<Setup> {
+  const { rows, columns, tokens, seed = 1 } = shape;
+  const stored = storedRows(name, rows, columns, shape.weights ?? 'random', seed);
+  const type = storageType(name);
+  const raw: RawSection = {
+    type,
+    rows,
+    async readRows(first, count, target) {
+      const bytes = rowBytes(type, columns)!;
+      target.set(stored.subarray(first * bytes, (first + count) * bytes));
+    },
+  };
+  const section = family.rewrite?.(raw, columns) ?? raw;
+  const sourceBytes = rowBytes(section.type, columns)!;
+  let next = DATA;
+  const place = (bytes: number) => {
+    const at = next;
+    next = Math.ceil((next + bytes) / 64) * 64;
+    return at;
+  };
+  const { activation } = family;
+  const padded = groupsOf(rows) * GROUP;
+  const at = {
+    source: place(padded * sourceBytes + 1) + 1,
+    w: place(groupsOf(rows) * family.groupBytes(columns)),
+    x: place(tokens * columns * 4),
+    q: place(tokens * columns * 4),
+    d: place(tokens * activation.scaleBytes(columns)),
+    s: place(tokens * activation.sumBytes(columns)),
+    y: place(tokens * (rows + 3) * 4),
+    bias: place(padded * 4),
+  };
+  await section.readRows(0, rows, b.views.u8.subarray(at.source, at.source + rows * sourceBytes));
+  b.views.f32.set(activations(tokens, columns, shape.inputs ?? 'random', seed + 1), at.x / 4);
+  const noise = random(seed + 2);
+  for (let i = 0; i < padded; i++) b.views.f32[at.bias / 4 + i] = noise() - 0.5;
+  b.wasm(family.repack, { source: at.source, target: at.w, groups: padded / GROUP, columns });
+  b.wasm(activation.kernel, { x: at.x, q: at.q, d: at.d, s: at.s, rows: tokens, columns, copyStride: 0 });
+  return { ...shape, b, family, stored, sourceBytes, at };
+}
+
+export interface MultiplyOptions {
+  readonly bias?: boolean;
+  readonly accumulate?: boolean;
+  readonly nt?: number;
+}
+
+/** All results, `rows + 3` numbers per token, computed by the tile kernels as the back-end calls them. */
+export function multiply(s: Setup, how: 'wasm' | 'twin', options: MultiplyOptions = {}): Uint32Array {
+  const { b, at, rows, columns, tokens } = s;
+  const { activation, tiles } = s.family;
+  const yStride = (rows + 3) * 4;
+  b.views.f32.fill(0.25, at.y / 4, at.y / 4 + tokens * (rows + 3));
+  const full = Math.floor(tokens / TILE);
+  const run = (first: number, n: number, count: number) => {
+    if (!count) return;
+    const args = {
+      ...{ w: at.w, rows, columns, copyStride: 0, tiles: count, yStride },
+      x: at.q + first * activation.codeBytes(columns),
+      d: at.d + first * activation.scaleBytes(columns),
+      s: at.s + first * activation.sumBytes(columns),
+      y: at.y + first * yStride,
+      bias: options.bias ? at.bias : 0,
+      accumulate: options.accumulate ? 1 : 0,
+    };
+    b[how](tiles[n - 1]!, args, options.nt ?? 1);
+  };
+  run(0, TILE, full);
+  run(full * TILE, tokens % TILE, tokens % TILE ? 1 : 0);
+  return bits(b.views, at.y, tokens * (rows + 3));
+}
+
+export const floats = (words: Uint32Array): Float32Array => new Float32Array(words.buffer);
