@@ -153,6 +153,13 @@ describe('a folder in Hugging Face layout', () => {
     await expect(model.config()).rejects.toThrow(`${path}/config.json:2:7: expected a value`);
   });
 
+  it('bounds what it reads as text', async () => {
+    const path = folder({ 'config.json': ' '.repeat(2 ** 24 + 1), 'model.safetensors': tensors('a') });
+    await expect((await resolve(path)).config()).rejects.toThrow(
+      /config.json: expected at most 16777216 bytes of text/,
+    );
+  });
+
   it('says what it lacks', async () => {
     await expect(found(folder({ 'config.json': '{}' }))).rejects.toThrow(/expected weights .* found: config.json/);
     await expect(found(folder({ 'config.json': '{}', 'pytorch_model.bin': 'x' }))).rejects.toThrow(

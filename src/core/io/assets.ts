@@ -5,8 +5,9 @@ import { parseJson } from './json.ts';
 import { joinPath } from './path.ts';
 import { readTextFrom } from './text.ts';
 
-/** The largest tokenizer.json files have 35 MB; anything else is small. */
-const MAX_TEXT_BYTES = 128_000_000;
+/** The largest tokenizer.json files have 35 MB; anything else stays below 1 MB. */
+const MAX_TOKENIZER_BYTES = 2 ** 27;
+const MAX_TEXT_BYTES = 2 ** 24;
 /** What loading a model may ask for. */
 export const ASSET_NAMES: readonly string[] = [
   'config.json',
@@ -49,7 +50,8 @@ export interface ModelAssets {
 
 /** Access to the small files of a folder. */
 export function modelAssets(folder: ModelFolder): ModelAssets {
-  const readText = (file: string): Promise<string | undefined> => readTextFile(folder, file, MAX_TEXT_BYTES);
+  const readText = (file: string): Promise<string | undefined> =>
+    readTextFile(folder, file, file === 'tokenizer.json' ? MAX_TOKENIZER_BYTES : MAX_TEXT_BYTES);
   const readJson = async (file: string): Promise<unknown> => {
     const text = await readText(file);
     return text === undefined ? undefined : parseJson(text, { name: joinPath(folder.location, file) });
