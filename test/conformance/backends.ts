@@ -1,5 +1,6 @@
 /** The back-ends that the conformance suite runs, each against the reference. */
 
+import { createCpuBackend } from '../../src/backends/cpu/index.ts';
 import { ReferenceBackend } from '../../src/backends/reference/index.ts';
 import type { Backend } from '../../src/core/backend.ts';
 
@@ -11,6 +12,20 @@ export interface Candidate {
   readonly nmse?: (op: string, detail: string) => number | undefined;
 }
 
+const cpu = (name: string, options: Parameters<typeof createCpuBackend>[0]): Candidate => ({
+  name,
+  create: () => createCpuBackend(options),
+  nmse: (op, detail) => {
+    // Activations and 16-bit caches are rounded there.
+    if (/linear/.test(op) && /Q|experts/.test(detail)) return 5e-4;
+    if (op === 'linearExperts') return 5e-4;
+    return op === 'attention' && detail.includes('f16') ? 1e-5 : undefined;
+  },
+});
+
 export const candidates: readonly Candidate[] = [
   { name: 'composed', create: async () => new ReferenceBackend({ requiredOnly: true }) },
+  cpu('cpu', { threads: 1 }),
+  cpu('cpu with 3 threads', { threads: 3 }),
+  cpu('cpu without SIMD', { simd: 'off' }),
 ];

@@ -36,12 +36,12 @@ interface Paged {
   readonly sinks: boolean;
 }
 
-const paged = (past: number, rows: number): fc.Arbitrary<Paged> =>
+const paged = (past: number, rows: number, dtype: 'f32' | 'f16'): fc.Arbitrary<Paged> =>
   fc.record({
     geometry,
     sequences: sequences(past, rows),
-    blockSize: fc.constantFrom(16, 32, 32, 64),
-    dtype: fc.constantFrom('f32', 'f16' as const),
+    blockSize: fc.constantFrom(32, 32, 64, 96),
+    dtype: fc.constant(dtype),
     qNorm: fc.boolean(),
     kNorm: fc.boolean(),
     normAfterRope: fc.boolean(),
@@ -87,9 +87,11 @@ function runPaged(e: Environment, p: Paged): Tensor[] {
 }
 
 export const attentionCases: readonly Case[] = [
-  define('attention', 'decode', paged(150, 1), runPaged),
-  define('attention', 'prefill', paged(20, 40), runPaged),
-  define('attention', 'mixed', paged(70, 5), runPaged),
+  ...(['f32', 'f16'] as const).flatMap((dtype) => [
+    define('attention', `decode, ${dtype}`, paged(150, 1, dtype), runPaged),
+    define('attention', `prefill, ${dtype}`, paged(20, 40, dtype), runPaged),
+    define('attention', `mixed, ${dtype}`, paged(70, 5, dtype), runPaged),
+  ]),
   define(
     'denseAttention',
     '',

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
+import { createCpuBackend } from '../../src/backends/cpu/index.ts';
 import { ReferenceBackend } from '../../src/backends/reference/index.ts';
 import type { Backend } from '../../src/core/backend.ts';
 import type { TypedArray } from '../../src/core/dtype.ts';
@@ -83,3 +84,22 @@ for (const candidate of candidates) {
     });
   });
 }
+
+/** Without relaxed instructions every kernel gives the bits of its TypeScript twin. Matrices are stored differently there. */
+describe('cpu kernels and their twins', async () => {
+  const kernels = await createCpuBackend({ simd: 'simd', threads: 2 });
+  const twins = await createCpuBackend({ simd: 'off' });
+  afterAll(() => Promise.all([kernels.dispose(), twins.dispose()]));
+  for (const c of cases.filter((one) => one.weights(fc.sample(one.params, 1)[0]).length === 0)) {
+    it(`${c.op} ${c.detail}`.trim(), async () => {
+      const property = fc.asyncProperty(c.params, fc.nat(), async (p, seed) => {
+        const want = await runCase(twins, c, p, seed);
+        const got = await runCase(kernels, c, p, seed);
+        got.forEach((g, i) => {
+          expect(g.values).toEqual(want[i]?.values);
+        });
+      });
+      await fc.assert(property, { numRuns: 10, seed: 21 });
+    });
+  }
+});

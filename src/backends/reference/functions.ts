@@ -24,12 +24,12 @@ export function erf(x: number): number {
   return Math.sign(x) * (1 - Math.exp(-a * a) / Math.sqrt(Math.PI) / (a + tail));
 }
 
-/** Nearest integer, halves to the even one. */
+/** Nearest integer, halves to the even one; keeps the sign of zero. */
 function roundEven(x: number): number {
-  const low = Math.floor(x);
-  const rest = x - low;
-  if (rest !== 0.5) return rest < 0.5 ? low : low + 1;
-  return low % 2 === 0 ? low : low + 1;
+  const rest = Math.abs(x % 1);
+  if (rest === 0) return x;
+  const toward = Math.trunc(x);
+  return rest < 0.5 || (rest === 0.5 && toward % 2 === 0) ? toward : toward + Math.sign(x);
 }
 
 /** `a`, `b` are the parameters of the last three. */

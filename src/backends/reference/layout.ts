@@ -1,7 +1,7 @@
 import { ShapeError } from '../../core/errors.ts';
 import type { Shape, Tensor } from '../../core/tensor.ts';
 import type { Weight } from '../../core/weight.ts';
-import { dataOf, floats, ints } from './memory.ts';
+import { dataOf, ENCODE, floats, ints } from './memory.ts';
 import type { ReferenceWeight } from './weight.ts';
 
 /** Row-major strides. */
@@ -82,7 +82,7 @@ export function expand(out: Tensor, x: Tensor): void {
 
 export function pad(out: Tensor, x: Tensor, before: readonly number[], value: number): void {
   const from = dataOf(x);
-  const to = dataOf(out).fill(value);
+  const to = dataOf(out).fill(ENCODE[out.dtype](value));
   const strides = stridesOf(out.shape);
   const start = before.reduce((n, b, i) => n + b * strides[i]!, 0);
   walk(x.shape, start, strides, (at, target) => {

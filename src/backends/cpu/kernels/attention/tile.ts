@@ -1,4 +1,5 @@
 import type { KernelContext } from '../../kernel.ts';
+import type { I32 } from '../../wasm/expr.ts';
 import type { FunctionBuilder, Local } from '../../wasm/function.ts';
 import { i32x4, v128 } from '../../wasm/ops.ts';
 import { type CacheKind, STEP_BYTES } from './layout.ts';
@@ -8,7 +9,8 @@ export const VECTORS = 4;
 
 /**
  * `sums[q][v] = Σ over steps of word(pb[q]) · vector v of the step at pa`: the tile both for queries against keys and for
- * weights against values. Pointers end behind what they read; `steps` is at least 1 and ends as 0.
+ * weights against values. Steps lie `stepBytes` apart. Pointers end behind what they
+ * read; `steps` is at least 1 and ends as 0.
  */
 export function emitTile(
   f: FunctionBuilder,
@@ -17,6 +19,7 @@ export function emitTile(
   pa: Local<'i32'>,
   pb: readonly Local<'i32'>[],
   steps: Local<'i32'>,
+  stepBytes: I32 = STEP_BYTES,
 ): Local<'v128'>[][] {
   const sums = pb.map(() => Array.from({ length: VECTORS }, () => f.v128('sum', v128.zero())));
   const word = pb.map(() => f.v128('word'));
@@ -32,7 +35,7 @@ export function emitTile(
         sum.set(kind === 'i16' ? i32x4.add(sum, i32x4.dotI16x8S(a, word[q]!)) : ctx.madd(a, word[q]!, sum));
       });
     }
-    pa.inc(STEP_BYTES);
+    pa.inc(stepBytes);
     for (const p of pb) p.inc(4);
     steps.inc(-1);
   }, steps);

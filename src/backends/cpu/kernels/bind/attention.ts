@@ -1,0 +1,219 @@
+import type { Batch, KvCache, KvSpec, NormOptions, OptionalOps } from '../../../../core/backend.ts';
+import { ShapeError, UnsupportedError } from '../../../../core/errors.ts';
+import type { OpHost } from '../../host.ts';
+import type { Kernel } from '../../kernel.ts';
+import { attendF32, attendI16 } from '../attention/attend.ts';
+import { type CacheGeometry, CHUNK, geometryOf, PARTIAL_HEADER, scratchBytes, WIDE } from '../attention/layout.ts';
+import { mergeAttention } from '../attention/merge.ts';
+import { HEAD_NORM, qkvStoreF32, qkvStoreI16 } from '../attention/store.ts';
+
+export const attentionKernels = [attendF32, attendI16, mergeAttention, qkvStoreF32, qkvStoreI16] as readonly Kernel[];
+
+/** Queries of a tile: their states and outputs stay in the first-level cache beside a chunk. */
+const TILE_QUERIES = 32;
+/** Chunks below which splitting a context costs more than it brings. */
+const LEAST_PIECE = 8;
+
+/** Keys and values in chunks, see `attention/layout.ts`. */
+export class CpuKvCache implements KvCache {
+  readonly spec: KvSpec;
+  readonly blocks: number;
+  readonly blockSize: number;
+  readonly bytes: number;
+  readonly geometry: CacheGeometry;
+  readonly address: number;
+  /** Distance of key heads in bytes. */
+  readonly headStride: number;
+  readonly #host: OpHost;
+  #disposed = false;
+
+  constructor(host: OpHost, spec: KvSpec, blocks: number, blockSize: number) {
+    this.#host = host;
+    this.spec = spec;
+    this.blocks = blocks;
+    this.blockSize = blockSize;
+    this.geometry = geometryOf(spec.dtype === 'f32' ? 'f32' : 'i16', spec.keyDim, spec.valueDim);
+    this.headStride = (blocks * blockSize * this.geometry.chunkBytes) / CHUNK;
+    this.bytes = spec.kvHeads * this.headStride;
+    this.address = host.allocate(this.bytes, `cache of ${blocks * blockSize} positions`);
+  }
+
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.#host.release(this.address);
+  }
+}
+
+type AttentionOps = Pick<OptionalOps, 'createKvCache' | 'qkvStore' | 'attention'>;
+
+export function attentionOps(host: OpHost): AttentionOps {
+  const attend = { f32: host.entry(attendF32 as Kernel), i16: host.entry(attendI16 as Kernel) };
+  const store = { f32: host.entry(qkvStoreF32 as Kernel), i16: host.entry(qkvStoreI16 as Kernel) };
+  const merge = host.entry(mergeAttention as Kernel);
+
+  return {
+    createKvCache(spec, blocks, blockSize) {
+      if (blockSize % CHUNK !== 0) {
+        throw new ShapeError(`createKvCache: expected a block size that is a multiple of ${CHUNK}, got ${blockSize}`);
+      }
+      return new CpuKvCache(host, spec, blocks, blockSize);
+    },
+
+    qkvStore(q, qkv, cosSin, cache, batch, o) {
+      const { geometry, address, headStride } = cache as CpuKvCache;
+      checkHeadNorm(o.qNorm);
+      checkHeadNorm(o.kNorm);
+      const stride = Math.max(4 * (o.headDim + 4), geometry.valueGroups * WIDE * 4);
+      const scratchStride = Math.ceil(stride / 64) * 64;
+      const scratch = host.scratch(scratchStride * host.threads);
+      // Both kernels have the same arguments at the same places.
+      const { at } = qkvStoreF32;
+      const c = host.begin(store[geometry.kind]);
+      const { words, floats } = host;
+      words[c + at.qkv] = host.address(qkv);
+      words[c + at.q] = host.address(q);
+      words[c + at.cosSin] = cosSin ? host.address(cosSin) : 0;
+      words[c + at.cache] = address;
+      words[c + at.slots] = host.address(batch.slots);
+      words[c + at.rows] = batch.rows;
+      words[c + at.heads] = o.heads;
+      words[c + at.kvHeads] = o.kvHeads;
+      words[c + at.headDim] = o.headDim;
+      words[c + at.valueDim] = o.valueDim;
+      words[c + at.half] = o.rope ? o.rope.rotaryDim / 2 : 0;
+      words[c + at.interleaved] = o.rope?.interleaved ? 1 : 0;
+      words[c + at.normAfterRope] = o.normAfterRope ? 1 : 0;
+      words[c + at.keySteps] = geometry.keySteps;
+      words[c + at.valueGroups] = geometry.valueGroups;
+      words[c + at.chunkBytes] = geometry.chunkBytes;
+      words[c + at.headStride] = headStride;
+      words[c + at.scratch] = scratch;
+      words[c + at.scratchStride] = scratchStride;
+      words[c + at.qNorm] = headNorm(o.qNorm);
+      words[c + at.qWeight] = o.qNorm?.weight ? host.address(o.qNorm.weight) : 0;
+      words[c + at.qBias] = o.qNorm?.bias ? host.address(o.qNorm.bias) : 0;
+      floats[c + at.qEps] = o.qNorm?.eps ?? 0;
+      floats[c + at.qPlus] = o.qNorm?.plusOne ? 1 : 0;
+      words[c + at.kNorm] = headNorm(o.kNorm);
+      words[c + at.kWeight] = o.kNorm?.weight ? host.address(o.kNorm.weight) : 0;
+      words[c + at.kBias] = o.kNorm?.bias ? host.address(o.kNorm.bias) : 0;
+      floats[c + at.kEps] = o.kNorm?.eps ?? 0;
+      floats[c + at.kPlus] = o.kNorm?.plusOne ? 1 : 0;
+    },
+
+    attention(out, q, cache, batch, o) {
+      const { geometry, address, headStride, blockSize } = cache as CpuKvCache;
+      const group = o.heads / o.kvHeads;
+      const tileRows = Math.max(1, Math.floor(TILE_QUERIES / group));
+      const pieceChunks = pieceOf(batch, o.kvHeads, tileRows, o.window ?? 0, host.threads);
+      const scratchStride = Math.ceil(scratchBytes(geometry, tileRows * group) / 64) * 64;
+      const scratch = host.scratch(scratchStride * host.threads);
+      const partial = pieceChunks
+        ? host.scratch(
+            piecesIn(batch, pieceChunks) *
+              o.kvHeads *
+              tileRows *
+              group *
+              (geometry.valueGroups * WIDE + PARTIAL_HEADER) *
+              4,
+          )
+        : 0;
+      const sinks = o.sinks ? host.address(o.sinks) : 0;
+      const { at } = attendF32;
+      const c = host.begin(attend[geometry.kind]);
+      const { words, floats } = host;
+      words[c + at.out] = host.address(out);
+      words[c + at.q] = host.address(q);
+      words[c + at.cache] = address;
+      words[c + at.blockTable] = host.address(batch.blockTable);
+      words[c + at.seqStart] = host.address(batch.seqStart);
+      words[c + at.kvLen] = host.address(batch.kvLen);
+      words[c + at.sinks] = sinks;
+      words[c + at.scratch] = scratch;
+      words[c + at.scratchStride] = scratchStride;
+      words[c + at.partial] = partial;
+      words[c + at.sequences] = batch.sequences;
+      words[c + at.blocksPerSequence] = batch.blocksPerSequence;
+      words[c + at.chunksPerBlock] = blockSize / CHUNK;
+      words[c + at.kvHeads] = o.kvHeads;
+      words[c + at.group] = group;
+      words[c + at.headDim] = o.headDim;
+      words[c + at.valueDim] = o.valueDim;
+      words[c + at.keySteps] = geometry.keySteps;
+      words[c + at.valueGroups] = geometry.valueGroups;
+      words[c + at.chunkBytes] = geometry.chunkBytes;
+      words[c + at.headStride] = headStride;
+      words[c + at.tileRows] = tileRows;
+      words[c + at.pieceChunks] = pieceChunks;
+      words[c + at.window] = o.window ?? 0;
+      floats[c + at.scale] = o.scale;
+      floats[c + at.softcap] = o.softcap ?? 0;
+      if (pieceChunks) {
+        const { at: to } = mergeAttention;
+        const d = host.begin(merge);
+        words[d + to.out] = host.address(out);
+        words[d + to.partial] = partial;
+        words[d + to.seqStart] = host.address(batch.seqStart);
+        words[d + to.kvLen] = host.address(batch.kvLen);
+        words[d + to.sinks] = sinks;
+        words[d + to.sequences] = batch.sequences;
+        words[d + to.kvHeads] = o.kvHeads;
+        words[d + to.group] = group;
+        words[d + to.valueDim] = o.valueDim;
+        words[d + to.valueGroups] = geometry.valueGroups;
+        words[d + to.tileRows] = tileRows;
+        words[d + to.pieceChunks] = pieceChunks;
+        words[d + to.window] = o.window ?? 0;
+      }
+    },
+  };
+}
+
+function headNorm(o: NormOptions | undefined): number {
+  if (o === undefined) return HEAD_NORM.none;
+  return o.kind === 'layer' ? HEAD_NORM.layer : o.kind === 'l2' ? HEAD_NORM.l2 : HEAD_NORM.rms;
+}
+
+function checkHeadNorm(o: NormOptions | undefined): void {
+  if (o && (o.kind === 'group' || (o.groups ?? 1) !== 1)) {
+    throw new UnsupportedError(`qkvStore: expected an ungrouped norm of heads, got ${o.kind} of ${o.groups} groups`);
+  }
+}
+
+/**
+ * Chunks of a piece, or 0 to leave contexts whole: they are cut only where there are fewer tiles than the threads can
+ * share evenly, and only if every sequence is a single tile.
+ */
+function pieceOf(batch: Batch, kvHeads: number, tileRows: number, window: number, threads: number): number {
+  if (threads === 1) return 0;
+  const { seqStart, kvLen } = batch.host;
+  let tiles = 0;
+  let longest = 0;
+  for (let s = 0; s < batch.sequences; s++) {
+    const rows = seqStart[s + 1]! - seqStart[s]!;
+    if (rows > tileRows) return 0;
+    if (rows === 0) continue;
+    tiles += kvHeads;
+    const seen = window ? Math.min(kvLen[s]!, window + rows) : kvLen[s]!;
+    longest = Math.max(longest, Math.ceil(seen / CHUNK));
+  }
+  if (tiles >= 4 * threads) return 0;
+  const parts = threads / greatestCommonDivisor(tiles, threads);
+  const chunks = Math.ceil(longest / parts);
+  return parts === 1 || chunks < LEAST_PIECE ? 0 : chunks;
+}
+
+/** An upper bound of the pieces of all sequences. */
+function piecesIn(batch: Batch, pieceChunks: number): number {
+  let pieces = 0;
+  for (let s = 0; s < batch.sequences; s++) {
+    pieces += Math.ceil(Math.ceil(batch.host.kvLen[s]! / CHUNK) / pieceChunks);
+  }
+  return pieces;
+}
+
+function greatestCommonDivisor(a: number, b: number): number {
+  while (b) [a, b] = [b, a % b];
+  return a;
+}
