@@ -9,7 +9,6 @@ import { baseName, dirName, isSafeFileName, isSafeRelativePath, joinPath } from 
 import type { Platform } from '../../src/core/platform.ts';
 import { detectPlatform } from '../../src/platform/detect.ts';
 import { nodePlatform } from '../../src/platform/node.ts';
-import { readGguf, readSafetensors, readSafetensorsIndex } from '../../src/platform/readers.ts';
 import { webPlatform } from '../../src/platform/web.ts';
 import { fixture } from './build.ts';
 
@@ -234,13 +233,5 @@ describe('openSource', () => {
     await expect(source.slice(6, 12)).rejects.toThrow(FormatError);
     const bytes = await openSource(new Uint8Array(4));
     await expect(bytes.readInto(2, new Uint8Array(3))).rejects.toThrow(FormatError);
-  });
-});
-
-describe('the readers of the entry point', () => {
-  it('open paths by themselves', async () => {
-    expect((await readGguf(fixture('gemma2_q8_0.gguf'))).tensors.size).toBeGreaterThan(10);
-    expect((await readSafetensors(fixture('writer.safetensors'))).tensors.size).toBe(23);
-    await expect(readSafetensorsIndex(join(folder, 'none.json'))).rejects.toThrow(/no such file/);
   });
 });
