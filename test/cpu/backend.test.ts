@@ -160,3 +160,41 @@ describe('weights larger than a loading buffer', () => {
     });
   });
 });
+
+describe.each(MODES)('experts: %s', (_, options) => {
+  it('multiply the rows that chose them', async () => {
+    const backend = await create(options);
+    const exact = options.simd === 'off';
+    const [columns, features, expertCount] = [64, 24, 5];
+    for (const parts of [
+      [stored('Q4_0', features * expertCount, columns, 1)],
+      [stored('F32', features * 3 + 8, columns, 2), stored('Q8_0', features * 2 - 8, columns, 3)],
+      [stored('Q4_1', 9, columns, 4), stored('F16', features * expertCount - 9, columns, 5)],
+    ]) {
+      const w = await load(backend, parts, columns);
+      const values = Float32Array.from(parts.flatMap((p) => [...p.values]));
+      for (const [rows, perRow, ownInputs] of [
+        [1, 2, false],
+        [1, 3, true],
+        [7, 2, false],
+        [20, 3, true],
+      ] as const) {
+        const pairs = rows * perRow;
+        const chosen = Int32Array.from({ length: pairs }, (_, p) => (p * p + rows) % expertCount);
+        const inputRows = ownInputs ? pairs : rows;
+        const x = inputs(inputRows * columns, rows);
+        const out = backend.alloc([pairs, features]);
+        const ids = backend.upload(chosen, [rows, perRow]);
+        backend.ops.linearExperts?.(out, backend.upload(x, [inputRows, columns]), w, ids, expertCount);
+        const y = (await backend.read(out)) as Float32Array;
+        for (let p = 0; p < pairs; p++) {
+          const row = Math.floor(p / (ownInputs ? 1 : perRow)) * columns;
+          const matrix = values.slice(chosen[p]! * features * columns, (chosen[p]! + 1) * features * columns);
+          const result = y.slice(p * features, (p + 1) * features);
+          expect(error(result, x.slice(row, row + columns), matrix, columns)).toBeLessThan(exact ? 1e-6 : 0.02);
+        }
+      }
+      w.dispose();
+    }
+  });
+});

@@ -36,7 +36,8 @@ export function interpreterModule(shared: boolean) {
 }
 
 function addKernels(m: ModuleBuilder, kernels: readonly Kernel[], variant: Variant) {
+  const type = m.signature('kernel', Object.values(COMMAND_PARAMETERS));
   return kernels.map((kernel) =>
-    m.function(kernel.name, COMMAND_PARAMETERS, (f, p) => kernel.emit(f, p.command, p.tid, p.nt, variant)),
+    m.function(kernel.name, COMMAND_PARAMETERS, (f, p) => kernel.emit(f, p.command, p.tid, p.nt, variant, type)),
   );
 }

@@ -1,6 +1,6 @@
 import { InferenceError, messageOf } from '../../core/errors.ts';
 import type { Executor } from './executor.ts';
-import { COMMAND_BYTES, COMMAND_KERNEL, type Kernel } from './kernel.ts';
+import { type CallTwin, COMMAND_BYTES, COMMAND_KERNEL, type Kernel } from './kernel.ts';
 import type { CpuMemory } from './memory.ts';
 import { RING_BASE, RING_COMMANDS } from './memoryMap.ts';
 import type { Installation } from './worker.ts';
@@ -80,9 +80,10 @@ export class TwinExecutor implements Executor {
 
   publish(position: number): void {
     const { views } = this.#memory;
+    const call: CallTwin = (entry, command, tid, nt) => this.#kernels[entry]!.runTwin(views, command, tid, nt, call);
     for (; this.#position !== position; this.#position = (this.#position + 1) | 0) {
       const command = RING_BASE + (this.#position & (RING_COMMANDS - 1)) * COMMAND_BYTES;
-      this.#kernels[views.i32[(command >>> 2) + COMMAND_KERNEL]!]?.runTwin(views, command, 0, 1);
+      this.#kernels[views.i32[(command >>> 2) + COMMAND_KERNEL]!]?.runTwin(views, command, 0, 1, call);
     }
   }
 

@@ -14,7 +14,7 @@
  * - arrays may be of any length and start at any multiple of 4: handle the tail.
  */
 import type { Expr, I32, V128 } from './wasm/expr.ts';
-import type { FunctionBuilder, Local } from './wasm/function.ts';
+import type { FunctionBuilder, FunctionRef, Local } from './wasm/function.ts';
 import { f32, f32x4, i32 } from './wasm/ops.ts';
 
 /** Bytes of a command record. */
@@ -67,7 +67,12 @@ export interface KernelContext {
   readonly variant: Variant;
   /** `a * b + c` on four floats. */
   madd(a: V128, b: V128, c: V128): V128;
+  /** Calls the kernel of a table entry with a command record made for it. */
+  callKernel(entry: I32, command: I32, tid: I32, nt: I32): void;
 }
+
+/** `callKernel` for twins. */
+export type CallTwin = (entry: number, command: number, tid: number, nt: number) => void;
 
 export interface KernelSpec<F extends FieldTypes> {
   readonly name: string;
@@ -75,7 +80,7 @@ export interface KernelSpec<F extends FieldTypes> {
   readonly fields: F;
   /** `args` are locals already loaded from the command; they may be changed. */
   emit(f: FunctionBuilder, args: { readonly [K in keyof F]: Local<F[K]> }, ctx: KernelContext): void;
-  twin(memory: Views, args: Fields<F>, tid: number, nt: number): void;
+  twin(memory: Views, args: Fields<F>, tid: number, nt: number, call: CallTwin): void;
 }
 
 export interface Kernel<F extends FieldTypes = FieldTypes> {
@@ -83,10 +88,17 @@ export interface Kernel<F extends FieldTypes = FieldTypes> {
   readonly fields: F;
   /** Word offset of every argument inside a command: `words[command + kernel.at.x] = pointer`. */
   readonly at: Fields<F>;
-  /** Appends the body to a function with the parameters `command`, `tid`, `nt`. */
-  emit(f: FunctionBuilder, command: Local<'i32'>, tid: Local<'i32'>, nt: Local<'i32'>, variant: Variant): void;
+  /** Appends the body to a function with the parameters `command`, `tid`, `nt`, whose signature is `type`. */
+  emit(
+    f: FunctionBuilder,
+    command: Local<'i32'>,
+    tid: Local<'i32'>,
+    nt: Local<'i32'>,
+    variant: Variant,
+    type?: FunctionRef,
+  ): void;
   /** Runs the twin on the command at byte address `command`. */
-  runTwin(memory: Views, command: number, tid: number, nt: number): void;
+  runTwin(memory: Views, command: number, tid: number, nt: number, call?: CallTwin): void;
 }
 
 export function defineKernel<const F extends FieldTypes>(spec: KernelSpec<F>): Kernel<F> {
@@ -98,7 +110,7 @@ export function defineKernel<const F extends FieldTypes>(spec: KernelSpec<F>): K
     name: spec.name,
     fields: spec.fields,
     at,
-    emit(f, command, tid, nt, variant) {
+    emit(f, command, tid, nt, variant, type) {
       const args = names.map((name, i) => {
         const offset = (COMMAND_ARGUMENTS + i) * 4;
         const local =
@@ -107,17 +119,25 @@ export function defineKernel<const F extends FieldTypes>(spec: KernelSpec<F>): K
       });
       const madd = (a: V128, b: V128, c: V128) =>
         variant.fma ? f32x4.relaxedMadd(a, b, c) : f32x4.add(f32x4.mul(a, b), c);
-      spec.emit(f, Object.fromEntries(args), { tid, nt, variant, madd });
+      const callKernel = (entry: I32, record: I32, t: I32, n: I32) => {
+        if (!type) throw new TypeError(`${spec.name}: built without a way to call other kernels`);
+        f.callIndirect(type, entry, record, t, n);
+      };
+      spec.emit(f, Object.fromEntries(args), { tid, nt, variant, madd, callKernel });
     },
-    runTwin(memory, command, tid, nt) {
+    runTwin(memory, command, tid, nt, call = cannotCall) {
       const word = command >>> 2;
       const args = names.map((name, i) => {
         const index = word + COMMAND_ARGUMENTS + i;
         return [name, spec.fields[name] === 'f32' ? memory.f32[index] : memory.i32[index]];
       });
-      spec.twin(memory, Object.fromEntries(args), tid, nt);
+      spec.twin(memory, Object.fromEntries(args), tid, nt, call);
     },
   };
+}
+
+function cannotCall(): never {
+  throw new TypeError('a twin was run without a way to call others');
 }
 
 /**

@@ -10,6 +10,7 @@ export function createOps(host: OpHost, linear: LinearOps): Ops {
   const ops: Partial<Ops> = {
     ...kernelOps,
     linear: (out, x, w, options) => linear.linear(out, x, w, options),
+    linearExperts: (out, x, w, experts, count) => linear.experts(out, x, w, experts, count),
     gatherRows: (out, table, ids) => {
       if (table instanceof Weight) linear.gather(out, table, ids);
       else kernelOps.gatherRows!(out, table, ids);

@@ -2,12 +2,15 @@ import type { RawSection, RawWeight } from '../../../core/backend.ts';
 import { rowBytes, storageType } from '../../../core/dtype.ts';
 import { WeightError } from '../../../core/errors.ts';
 import { dequantizeInto } from '../../../quant/index.ts';
+import type { Kernel } from '../kernel.ts';
 import type { Kernels } from '../kernels.ts';
 import type { CpuMemory } from '../memory.ts';
 import type { Ring } from '../ring.ts';
+import { expertsBundle, expertsKernel } from './experts.ts';
 import { FAMILIES } from './families.ts';
 import { type Family, kernelsOf, type MakeFamily } from './family.ts';
 import { GROUP, groupsOf } from './layout.ts';
+import { arrange } from './sections.ts';
 import { CpuWeight, type Section } from './weight.ts';
 
 /** Bytes read at a time, at least one group of rows. Two such buffers alternate: one is read while the other is repacked. */
@@ -67,11 +70,11 @@ export class WeightLoader {
     const sections: Section[] = [];
     try {
       let first = 0;
-      for (const section of raw.sections) {
-        for (const piece of this.#pieces(section, columns)) {
-          sections.push(await this.#section(raw.name, piece, first, columns));
-          first += piece.rows;
-        }
+      // No format takes more than a float per column.
+      const most = Math.max(1, Math.floor(this.#host.pieceBytes / (4 * columns * GROUP))) * GROUP;
+      for (const section of arrange(raw.sections, columns, most)) {
+        sections.push(await this.#section(raw.name, section, first, columns));
+        first += section.rows;
       }
     } catch (error) {
       for (const s of sections) this.#host.release(s.memory, s.address);
@@ -84,17 +87,6 @@ export class WeightLoader {
       (kernel) => kernels.entry(kernel),
       (s) => this.#host.release(s.memory, s.address),
     );
-  }
-
-  /** Parts of a section that are small beside a memory. */
-  #pieces(raw: RawSection, columns: number): readonly RawSection[] {
-    // No format takes more than a float per column.
-    const most = Math.max(1, Math.floor(this.#host.pieceBytes / (4 * columns * GROUP))) * GROUP;
-    return Array.from({ length: Math.ceil(raw.rows / most) }, (_, i) => ({
-      type: raw.type,
-      rows: Math.min(most, raw.rows - i * most),
-      readRows: (first, rows, target) => raw.readRows(i * most + first, rows, target),
-    }));
   }
 
   async #section(name: string, raw: RawSection, first: number, columns: number): Promise<Section> {
@@ -117,11 +109,18 @@ export class WeightLoader {
     try {
       const kernels = this.#kernels.get(family)!;
       await this.#host.kernels.install(kernels, memory);
-      await this.#host.kernels.install(family.activation.bundle);
+      // The activation kernel runs in the main memory, and for experts beside the matrix.
+      for (const m of memory ? [0, memory] : [0]) await this.#host.kernels.install(family.activation.bundle, m);
+      await this.#host.kernels.install(expertsBundle, memory);
       await this.#fill(source, family, memory, address, columns);
-      const entry = (k: (typeof kernels)[number]) => this.#host.kernels.entry(k, memory);
-      const { tiles, gather } = family;
-      return { family, first, rows: raw.rows, memory, address, bytes, tiles: tiles.map(entry), gather: entry(gather) };
+      const entry = (k: unknown) => this.#host.kernels.entry(k as Kernel, memory);
+      return {
+        ...{ family, first, rows: raw.rows, memory, address, bytes },
+        tiles: family.tiles.map(entry),
+        gather: entry(family.gather),
+        prepare: entry(family.activation.kernel),
+        experts: entry(expertsKernel),
+      };
     } catch (error) {
       this.#host.release(memory, address);
       throw error;

@@ -1,8 +1,10 @@
 import type { LinearOptions } from '../../../core/backend.ts';
+import { composedLinearExperts } from '../../../core/composed/experts.ts';
 import type { Tensor } from '../../../core/tensor.ts';
 import type { Weight } from '../../../core/weight.ts';
 import type { OpHost } from '../host.ts';
-import { TILE } from './layout.ts';
+import { expertScratchBytes, expertsKernel } from './experts.ts';
+import { GROUP, TILE } from './layout.ts';
 import { Staging } from './staging.ts';
 import type { CpuWeight, Section } from './weight.ts';
 
@@ -33,12 +35,21 @@ export interface Result {
   accumulate: number;
 }
 
-/** `linear` and `gatherRows` as commands. */
+/** Where the operands of a product with experts lie. One record, reused. */
+export interface ExpertCall {
+  x: number;
+  y: number;
+  experts: number;
+  scratch: number;
+}
+
+/** `linear`, `linearExperts` and `gatherRows` of weights as commands. */
 export class LinearOps {
   readonly #host: OpHost;
   readonly #staging: Staging;
   readonly #prepared: Prepared[] = [];
   readonly #result: Result = { y: 0, stride: 0, bias: 0, accumulate: 0 };
+  readonly #call: ExpertCall = { x: 0, y: 0, experts: 0, scratch: 0 };
   /** Buffer for activations; everything that reads it has run before the next call writes it. */
   #buffer = 0;
   #bufferBytes = 0;
@@ -99,6 +110,61 @@ export class LinearOps {
       words[command + at.count] = count;
       words[command + at.y] = staged?.y ?? target;
       if (staged) this.#staging.leaveGather(section, target, count, weight.columns);
+    }
+  }
+
+  /** `out[p] = x[…] W[experts[p]]ᵀ` for each pair `p` of a row and one of its choices. */
+  experts(out: Tensor, x: Tensor, w: Weight, experts: Tensor, expertCount: number): void {
+    const weight = w.data as CpuWeight;
+    const features = w.shape[0] / expertCount;
+    if (features % GROUP || weight.sections.some((s) => s.first % GROUP)) {
+      composedLinearExperts(out, x, w, experts, expertCount);
+      return;
+    }
+    const pairs = experts.size;
+    const { threads } = this.#host;
+    const { columns } = weight;
+    const call = this.#call;
+    for (const section of weight.sections) {
+      const { family, memory } = section;
+      const { activation } = family;
+      const sizes = {
+        ...{ expertCount, pairs, columns, features, codeBytes: activation.codeBytes(columns) },
+        ...{ scaleBytes: activation.scaleBytes(columns), sumBytes: activation.sumBytes(columns) },
+      };
+      const stride = expertScratchBytes(sizes);
+      call.x = this.#host.address(x);
+      call.y = this.#host.address(out);
+      call.experts = this.#host.address(experts);
+      if (memory) this.#staging.enterExperts(section, call, x.size * 4, out.size * 4, pairs * 4, stride * threads);
+      else call.scratch = this.#reserve(stride * threads);
+      const { at } = expertsKernel;
+      const command = this.#host.begin(section.experts);
+      const words = this.#host.wordsOf(memory);
+      words[command + at.w] = section.address;
+      words[command + at.first] = section.first;
+      words[command + at.rows] = section.rows;
+      words[command + at.groupBytes] = family.groupBytes(columns);
+      words[command + at.columns] = columns;
+      words[command + at.features] = features;
+      words[command + at.expertCount] = expertCount;
+      words[command + at.experts] = call.experts;
+      words[command + at.pairs] = pairs;
+      words[command + at.x] = call.x;
+      words[command + at.pairsPerRow] = pairs / x.rowCount;
+      words[command + at.y] = call.y;
+      words[command + at.scratch] = call.scratch;
+      words[command + at.scratchStride] = stride;
+      words[command + at.prepare] = section.prepare;
+      words[command + at.tile1] = section.tiles[0]!;
+      words[command + at.tile2] = section.tiles[1]!;
+      words[command + at.tile3] = section.tiles[2]!;
+      words[command + at.tile4] = section.tiles[3]!;
+      words[command + at.direct] = activation.direct ? 1 : 0;
+      words[command + at.codeBytes] = sizes.codeBytes;
+      words[command + at.scaleBytes] = sizes.scaleBytes;
+      words[command + at.sumBytes] = sizes.sumBytes;
+      if (memory) this.#staging.leaveExperts(section, this.#host.address(out), call.y, out.size * 4);
     }
   }
 

@@ -1,7 +1,7 @@
 import type { OpHost } from '../host.ts';
 import { TRANSFER } from '../interpreter.ts';
 import { TRANSFER_AT } from '../transfer.ts';
-import type { Prepared, Result } from './ops.ts';
+import type { ExpertCall, Prepared, Result } from './ops.ts';
 import type { Section } from './weight.ts';
 
 const ALIGN = 128;
@@ -77,6 +77,32 @@ export class Staging {
   leaveGather(section: Section, y: number, count: number, columns: number): void {
     const width = columns * 4;
     this.#copy(0, y, width, section.memory, this.#gather.y, width, width, count, false);
+  }
+
+  /** Brings the operands of a product with experts over, the results of other sections among them. */
+  enterExperts(
+    section: Section,
+    call: ExpertCall,
+    xBytes: number,
+    yBytes: number,
+    idBytes: number,
+    scratchBytes: number,
+  ): void {
+    const { memory } = section;
+    const sizes = [xBytes, yBytes, idBytes].map(align) as [number, number, number];
+    const base = this.#reserve(memory, sizes[0] + sizes[1] + sizes[2] + scratchBytes);
+    const [x, y, experts] = [base, base + sizes[0], base + sizes[0] + sizes[1]];
+    this.#copy(memory, x, 0, 0, call.x, 0, xBytes, 1, true);
+    this.#copy(memory, y, 0, 0, call.y, 0, yBytes, 1, true);
+    this.#copy(memory, experts, 0, 0, call.experts, 0, idBytes, 1, false);
+    call.x = x;
+    call.y = y;
+    call.experts = experts;
+    call.scratch = experts + sizes[2];
+  }
+
+  leaveExperts(section: Section, y: number, staged: number, bytes: number): void {
+    this.#copy(0, y, 0, section.memory, staged, 0, bytes, 1, false);
   }
 
   #copy(

@@ -13,6 +13,8 @@ export interface Section {
   /** Table entries of the kernels. */
   readonly tiles: readonly number[];
   readonly gather: number;
+  readonly prepare: number;
+  readonly experts: number;
 }
 
 /** A matrix as the kernels read it: sections below one another. */
