@@ -49,8 +49,10 @@ export interface CodeFormat {
   readonly bits: 1 | 2 | 3 | 4 | 5 | 6 | 8;
   /** The values of the codes; absent: codes are values. */
   readonly table?: readonly number[];
-  /** Added to every value so that it becomes a number 0 … 127. Absent: signed 8-bit values, for 16-bit products. */
+  /** Added to every value so that none is negative. Absent: values are signed. */
   readonly offset?: number;
+  /** Values do not fit into 0 … 127: products of 16 bits. */
+  readonly wide?: true;
   /** Columns under one integer scale; absent: a block has none. */
   readonly run?: 16 | 32;
   readonly scale: 'f32' | 'f16' | 'bf16';
@@ -77,18 +79,18 @@ export const CODE_FORMATS = {
   Q4_K: { ...superBlock, name: 'Q4_K', bits: 4, offset: 0, run: 32, minimum: 'bytes' },
   Q5_K: { ...superBlock, name: 'Q5_K', bits: 5, offset: 0, run: 32, minimum: 'bytes' },
   Q6_K: { ...superBlock, name: 'Q6_K', bits: 6, offset: 32, run: 16 },
-  Q8_K: { ...superBlock, name: 'Q8_K', bits: 8 },
+  Q8_K: { ...superBlock, name: 'Q8_K', bits: 8, wide: true },
   IQ1_S: { ...superBlock, name: 'IQ1_S', bits: 3, table: IQ1_VALUES, offset: 16, run: 32 },
   IQ1_M: { ...superBlock, name: 'IQ1_M', bits: 3, table: IQ1_VALUES, offset: 16, run: 16 },
   IQ2_XXS: { ...superBlock, name: 'IQ2_XXS', bits: 3, table: IQ2_VALUES, offset: 64, run: 32 },
   IQ2_S: { ...superBlock, name: 'IQ2_S', bits: 3, table: IQ2_VALUES, offset: 64, run: 16 },
   IQ3_XXS: { ...superBlock, name: 'IQ3_XXS', bits: 4, table: IQ3_XXS_VALUES, offset: 64, run: 32 },
   IQ3_S: { ...superBlock, name: 'IQ3_S', bits: 4, table: IQ3_S_VALUES, offset: 16, run: 32 },
-  IQ4_XS: { ...superBlock, name: 'IQ4_XS', bits: 4, table: NON_LINEAR, run: 32 },
+  IQ4_XS: { ...superBlock, name: 'IQ4_XS', bits: 4, table: NON_LINEAR, offset: 128, wide: true, run: 32 },
   TQ2_0: { ...superBlock, name: 'TQ2_0', bits: 2, offset: 1 },
-  IQ4_NL: { name: 'IQ4_NL', block: 32, bits: 4, table: NON_LINEAR, scale: 'f16' },
+  IQ4_NL: { name: 'IQ4_NL', block: 32, bits: 4, table: NON_LINEAR, offset: 128, wide: true, scale: 'f16' },
   MXFP4: { name: 'MXFP4', block: 32, bits: 4, table: DOUBLED_FP4, offset: 12, scale: 'bf16' },
-  NVFP4: { name: 'NVFP4', block: 32, bits: 4, table: DOUBLED_FP4, scale: 'bf16', scalePerHalf: true },
+  NVFP4: { name: 'NVFP4', block: 32, bits: 4, table: DOUBLED_FP4, wide: true, scale: 'bf16', scalePerHalf: true },
   Q1_0: { name: 'Q1_0', block: 32, bits: 1, table: [-1, 1], offset: 1, scale: 'f16' },
 } as const satisfies Record<string, CodeFormat>;
 
@@ -123,7 +125,7 @@ export function codeOffsets(format: CodeFormat): CodeOffsets {
 
 /** Activations of 16 bits: where the products of bytes would not fit, and in plain SIMD128. */
 export function isWide(format: CodeFormat, variant: Variant): boolean {
-  return format.offset === undefined || variant.dot === 'simd';
+  return format.wide === true || variant.dot === 'simd';
 }
 
 const INT16_MAX = 32_767;

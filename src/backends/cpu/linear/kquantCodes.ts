@@ -18,6 +18,17 @@ interface Piece {
 }
 const piece = (vector: number, from: number, bits: number, to = 0): Piece => ({ vector, from, bits, to });
 
+const FIVE_BITS: readonly (readonly Piece[])[] = [
+  [piece(0, 0, 5)],
+  [piece(1, 0, 5)],
+  [piece(0, 5, 3), piece(1, 5, 2, 3)],
+  [piece(2, 0, 5)],
+  [piece(3, 0, 5)],
+  [piece(2, 5, 3), piece(3, 5, 2, 3)],
+  [piece(4, 0, 5)],
+  [piece(4, 5, 3), piece(1, 7, 1, 3), piece(3, 7, 1, 4)],
+];
+
 /**
  * Where the code of each step of a pair lies. Codes whose width does not divide 8 fill a byte up with parts of a further
  * code: three bytes of 6 bits carry a fourth code in their upper bits, three bytes of two 3-bit codes carry two more.
@@ -36,7 +47,7 @@ function piecesOf(bits: CodeFormat['bits'], step: number): readonly Piece[] {
     case 4:
       return [piece(step >> 1, 4 * (step & 1), 4)];
     case 5:
-      return [piece(1 + (step >> 1), 4 * (step & 1), 4), piece(0, step, 1, 4)];
+      return FIVE_BITS[step]!;
     case 6:
       if (inHalf < 3) return [piece(3 * half + inHalf, 0, 6)];
       return [0, 1, 2].map((i) => piece(3 * half + i, 6, 2, 2 * i));
