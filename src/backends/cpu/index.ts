@@ -9,6 +9,7 @@
  */
 import type { Backend, BackendOptions } from '../../core/backend.ts';
 import { messageOf } from '../../core/errors.ts';
+import { availableThreads, keepBestThreads } from './autoThreads.ts';
 import { CpuBackend, type CpuParts } from './backend.ts';
 import type { Executor } from './executor.ts';
 import { InlineExecutor, TwinExecutor } from './inline.ts';
@@ -50,6 +51,9 @@ async function assemble(choice: Choice, shared: boolean, options: CpuOptions, re
   ring.attach(executor);
   await kernels.attach(executor);
   await kernels.install(baseKernels);
+  if (executor instanceof ThreadExecutor && isAuto(options.threads)) {
+    reasons.push(await keepBestThreads(executor, ring, kernels, memories[0]!));
+  }
   return {
     ...{ memories, ring, kernels, executor },
     info: { name: 'cpu', threads: executor.threads, simd: choice.level, reason: reasons.join('; ') },
@@ -57,6 +61,8 @@ async function assemble(choice: Choice, shared: boolean, options: CpuOptions, re
     limits: options.limits,
   };
 }
+
+const isAuto = (threads: CpuOptions['threads']) => threads === undefined || threads === 'auto';
 
 async function start(
   memory: CpuMemory,
@@ -70,8 +76,8 @@ async function start(
   if (!compile) return new TwinExecutor(memory, kernels.table);
   if (shared) {
     try {
-      const threads = Math.min(MAX_THREADS, typeof options.threads === 'number' ? options.threads : 1);
-      const executor = await ThreadExecutor.start(memory, threads, SPIN, () => ring.leave());
+      const threads = typeof options.threads === 'number' ? options.threads : await availableThreads();
+      const executor = await ThreadExecutor.start(memory, Math.min(MAX_THREADS, threads), SPIN, () => ring.leave());
       executor.addMemory(memory.wasm);
       return executor;
     } catch (error) {
