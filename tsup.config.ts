@@ -23,6 +23,8 @@ const shared: Options = {
   // For browsers too: modules of Node are imported only where they exist.
   platform: 'neutral',
   external: [/^node:/],
+  // Deno finds them by their full names only.
+  removeNodeProtocol: false,
   // Parts that are imported when they are needed stay files of their own.
   splitting: true,
   sourcemap: true,
