@@ -21,8 +21,14 @@ export interface Step {
  */
 export type Mixer = (x: Tensor, s: Step, residual?: Tensor) => Tensor;
 
-/** Updates the residual stream in place. */
-export type Layer = (x: Tensor, s: Step) => void;
+/**
+ * Updates the residual stream in place, in two parts: `mix` lets rows see each other, `feed` then works on every row
+ * alone. So the last layer feeds only the rows whose logits are wanted.
+ */
+export interface Layer {
+  readonly mix: (x: Tensor, s: Step) => void;
+  readonly feed: (x: Tensor, s: Step) => void;
+}
 
 /** Rotary position embedding, computed on the host once per step and row. */
 export interface Rope {

@@ -24,13 +24,10 @@ export function decoder(w: Weights, p: DecoderParts): Decoder {
   // Prepared once, so that a step makes no closures: they look at the step and the stream of the moment.
   let step: Step;
   let stream: Tensor;
-  const runs = p.layers.map((layer, i) => {
-    const name = `layers.${i}`;
-    return () => {
-      layer(stream, step);
-      step.trace?.(name, stream);
-    };
-  });
+  const last = p.layers.length - 1;
+  const mixes = p.layers.map((layer) => () => layer.mix(stream, step));
+  const feeds = p.layers.map((layer) => () => layer.feed(stream, step));
+  const names = p.layers.map((_, i) => `layers.${i}`);
   return {
     vocab: head.shape[0],
     hidden: table.shape[1],
@@ -43,9 +40,14 @@ export function decoder(w: Weights, p: DecoderParts): Decoder {
       stream = gatherRows(table, batch.tokens, batch.rows);
       if (embedScale !== 1) scaleInto(stream, embedScale);
       s.trace?.('embed', stream);
-      for (const run of runs) backend.scope(run);
-      const wanted = wantsAll(batch) ? stream : gatherRows(stream, batch.logitRows, batch.logitCount);
-      const normed = norm(wanted, p.norm);
+      for (let i = 0; i <= last; i++) {
+        backend.scope(mixes[i]!);
+        // Behind the last mix rows no longer see each other: only the wanted ones go on.
+        if (i === last && !wantsAll(batch)) stream = gatherRows(stream, batch.logitRows, batch.logitCount);
+        backend.scope(feeds[i]!);
+        s.trace?.(names[i]!, stream);
+      }
+      const normed = norm(stream, p.norm);
       s.trace?.('norm', normed);
       const logits = linear(normed, head);
       return logitCap === undefined ? logits : unaryInto('softcap', logits, logitCap);

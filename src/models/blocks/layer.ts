@@ -1,7 +1,7 @@
 /** How a layer joins its two mixers to the residual stream. */
 import type { NormOptions } from '../../core/backend.ts';
 import type { Layer, Mixer } from '../../core/model.ts';
-import { addInto, addNorm, norm } from '../../core/ops.ts';
+import { addInto, norm } from '../../core/ops.ts';
 
 export interface PreNormParts {
   readonly attnNorm: NormOptions;
@@ -12,9 +12,13 @@ export interface PreNormParts {
 
 /** `x += attn(norm(x)); x += mlp(norm(x))`. */
 export function preNorm({ attnNorm, attn, mlpNorm, mlp }: PreNormParts): Layer {
-  return (x, s) => {
-    attn(norm(x, attnNorm), s, x);
-    mlp(norm(x, mlpNorm), s, x);
+  return {
+    mix: (x, s) => {
+      attn(norm(x, attnNorm), s, x);
+    },
+    feed: (x, s) => {
+      mlp(norm(x, mlpNorm), s, x);
+    },
   };
 }
 
@@ -25,8 +29,8 @@ export interface SandwichParts extends PreNormParts {
 
 /** `x += norm(attn(norm(x))); x += norm(mlp(norm(x)))`. */
 export function sandwich({ attnNorm, attn, attnPost, mlpNorm, mlp, mlpPost }: SandwichParts): Layer {
-  return (x, s) => {
-    const middle = addNorm(x, norm(attn(norm(x, attnNorm), s), attnPost), mlpNorm);
-    addInto(x, norm(mlp(middle, s), mlpPost));
+  return {
+    mix: (x, s) => addInto(x, norm(attn(norm(x, attnNorm), s), attnPost)),
+    feed: (x, s) => addInto(x, norm(mlp(norm(x, mlpNorm), s), mlpPost)),
   };
 }
