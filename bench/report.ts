@@ -52,6 +52,18 @@ export interface Ratio {
   readonly sameResults: boolean;
 }
 
+/** What `ops.bench.ts` prints. */
+export interface KernelReport {
+  readonly runtime: string;
+  readonly results: readonly {
+    readonly kernel: string;
+    readonly shape: string;
+    /** Of weights, where they are streamed from memory. */
+    readonly gbps?: number;
+    readonly gflops: number;
+  }[];
+}
+
 /** Collects points, in the order in which benchmarks first report. */
 export class Results {
   readonly #series = new Map<string, Series>();
@@ -122,7 +134,7 @@ function ratioOf(a: Series, b: Series): Ratio {
 /** A Markdown table of rows. */
 export function table(rows: readonly Row[]): string {
   const several = new Set(rows.map((r) => r.build).filter((name) => name !== '')).size > 1;
-  const columns = ['benchmark', 'threads', ...(several ? ['build'] : []), 'median', 'range', 'CPU ms'];
+  const columns = ['benchmark', 'threads', ...(several ? ['build'] : []), 'median', 'range', 'CPU ms per unit'];
   return markdown(
     [...columns, 'GB/s', 'of read bandwidth', 'GFLOP/s'],
     rows.map((r) => [
@@ -150,6 +162,13 @@ export function ratioTable(ratios: readonly Ratio[], a: string, b: string): stri
       cell(r.cpu, (x) => `${x.toFixed(2)} ×`),
       r.sameResults ? 'equal' : 'differ',
     ]),
+  );
+}
+
+export function kernelTable({ results }: KernelReport): string {
+  return markdown(
+    ['kernel', 'rows x columns', 'GB/s', 'GFLOP/s'],
+    results.map((r) => [r.kernel, r.shape, cell(r.gbps, short), short(r.gflops)]),
   );
 }
 

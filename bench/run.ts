@@ -2,7 +2,8 @@
  * What this project's users feel, as numbers: decoding, prefill, several sequences, loading, the tokenizer, kernels.
  *
  *     npm run bench:all -- [--only decode,prefill,batch,load,tokenizer,ops] [--model PATH] [--threads 1,2] [--reps 3]
- *                          [--contexts 128,4096] [--batches 4,8] [--device cpu] [--node PATH]… [--vs DIST]… [--json FILE]
+ *                          [--contexts 128,4096] [--batches 4,8] [--device cpu] [--node PATH]… [--vs DIST]… [--formats Q4_1,…]
+ *                          [--json FILE]
  *
  * Every build runs in processes of its own; repetitions of all builds take turns (A B, B A, …), so that what the machine
  * does meanwhile hits all of them. `--vs` adds another build (a `dist` folder), `--node` another runtime; with two of
@@ -19,7 +20,7 @@ import type { ModelInfo } from '../src/index.ts';
 import { Child } from './child.ts';
 import type { LoadReport } from './load.bench.ts';
 import { type Build, describe, machine } from './machine.ts';
-import { type Point, Results, ratioTable, short, table } from './report.ts';
+import { type KernelReport, kernelTable, type Point, Results, ratioTable, short, table } from './report.ts';
 import type { Sample } from './sample.ts';
 import type { SubjectInput } from './subject.ts';
 import { type Traffic, trafficOf } from './traffic.ts';
@@ -43,7 +44,7 @@ const { values: flags } = parseArgs({
     device: { type: 'string', default: 'cpu' },
     node: { type: 'string', multiple: true, default: [process.execPath] },
     vs: { type: 'string', multiple: true, default: [] },
-    ops: { type: 'string', default: '--formats Q4_1,Q8_0 --shapes 1536x576,4096x4096 --tiles 1,4' },
+    formats: { type: 'string', default: 'Q4_0,Q4_1,Q8_0,Q4_K,Q6_K,F16' },
     timeout: { type: 'string', default: '600' },
     json: { type: 'string' },
   },
@@ -137,9 +138,9 @@ function cases(traffic: Traffic, info: ModelInfo): readonly Case[] {
   const tokenizer: Case | string = info.hasTokenizer
     ? {
         group: 'tokenizer',
-        warmUp: (s) => ask(s, 'encode', {}),
-        run: async (s) => {
-          const { units, wallMs, cpuMs, checksum } = await ask(s, 'encode', {});
+        warmUp: (s) => ask(s, 'encode', { repetition: -1 }),
+        run: async (s, repetition) => {
+          const { units, wallMs, cpuMs, checksum } = await ask(s, 'encode', { repetition });
           const megabytes = units / 1e6;
           const value = (megabytes / wallMs) * 1000;
           return [{ benchmark: 'tokenizer, encode', unit: 'MB/s', value, cpuMs: cpuMs / megabytes, checksum }];
@@ -215,14 +216,18 @@ async function measure(builds: readonly Build[], threads: number, traffic: Traff
 }
 
 /** Kernels alone, of this source tree. */
-function ops(): unknown {
-  const child = spawnSync(process.execPath, [entry('ops.bench'), ...flags.ops.split(' '), '--json'], {
-    encoding: 'utf8',
-    timeout: patienceMs,
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
+function ops(): KernelReport {
+  const child = spawnSync(
+    process.execPath,
+    [entry('ops.bench'), '--formats', flags.formats, '--tiles', '1,4', '--json'],
+    {
+      encoding: 'utf8',
+      timeout: patienceMs,
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  );
   if (child.status !== 0) throw new Error(`ops: the child ended with ${child.signal ?? `status ${child.status}`}`);
-  return JSON.parse(child.stdout);
+  return JSON.parse(child.stdout) as KernelReport;
 }
 
 const folders = [join(root, 'dist'), ...flags.vs.map((folder) => resolve(folder))];
@@ -245,7 +250,7 @@ const [first, ...others] = builds as [Build, ...Build[]];
 const comparisons = others.map((other) => ({ against: other.name, ratios: results.ratios(first.name, other.name) }));
 if (rows.length > 0) console.log(table(rows));
 for (const { against, ratios } of comparisons) console.log(`\n${ratioTable(ratios, first.name, against)}`);
-if (kernels) console.log(JSON.stringify(kernels, null, 1));
+if (kernels) console.log(`\n${kernelTable(kernels)}`);
 if (flags.json !== undefined) {
   const record = { machine: where, builds, flags, traffic, rows, comparisons, kernels, series: results.series };
   writeFileSync(flags.json, `${JSON.stringify(record, null, 1)}\n`);
