@@ -75,19 +75,14 @@ export interface CodeReader {
   words(quad: number, step: number, half: number, at: I32, offset: number): V128;
 }
 
-export function codeReader(
-  f: FunctionBuilder,
-  format: CodeFormat,
-  variant: Variant,
-  constants: FunctionBuilder['pooled'] | FunctionBuilder['inMemory'],
-): CodeReader {
+export function codeReader(f: FunctionBuilder, format: CodeFormat, variant: Variant): CodeReader {
   const pieces = PIECES[format.bits];
   const raw = Array.from({ length: QUADS }, (_, quad) => f.v128s(`raw${quad}_`, format.bits));
   const current = f.v128s('step', QUADS);
   const loaded = new Set<Local<'v128'>>();
   const table =
     format.table && format.bits > 1
-      ? constants.bytes(Array.from({ length: 16 }, (_, i) => (format.table![i] ?? 0) + (format.offset ?? 0)))
+      ? f.pooled.bytes(Array.from({ length: 16 }, (_, i) => (format.table![i] ?? 0) + (format.offset ?? 0)))
       : undefined;
   const spread = format.bits === 1 ? 1 : 0;
   const bytes: CodeReader['bytes'] = (quad, step, at, offset) => {
@@ -97,7 +92,7 @@ export function codeReader(
       if (!loaded.has(v)) v.set(v128.load(at, offset + p.vector * VECTOR_STRIDE + quad * VECTOR));
       loaded.add(v);
       const to = p.to + spread;
-      const part = v128.and(shifted(v, to - p.from), constants.i8x16(((1 << p.bits) - 1) << to));
+      const part = v128.and(shifted(v, to - p.from), f.pooled.i8x16(((1 << p.bits) - 1) << to));
       code = code ? v128.or(code, part) : part;
     }
     if (!table) return code!;
@@ -113,7 +108,7 @@ export function codeReader(
       const v = current[quad]!;
       if (half === 0) v.set(bytes(quad, step, at, offset));
       if (format.offset === undefined) return half ? i16x8.shrS(v, 8) : i16x8.shrS(i16x8.shl(v, 8), 8);
-      return half ? i16x8.shrU(v, 8) : v128.and(v, constants.i16x8(255));
+      return half ? i16x8.shrU(v, 8) : v128.and(v, f.pooled.i16x8(255));
     },
   };
 }

@@ -35,7 +35,7 @@ export function codeGatherKernel(format: CodeFormat) {
       const minimum = f.v128('minimum');
       const d = f.f32('d');
       const dm = f.f32('dm');
-      const reader = codeReader(f, format, ctx.variant, f.pooled);
+      const reader = codeReader(f, format, ctx.variant);
 
       const loadScale = (offset: number): F32 => {
         if (format.scale === 'f32') return f32.load(ofScales, offset);

@@ -49,8 +49,7 @@ export function pairEmitter(f: FunctionBuilder, format: CodeFormat, n: number, c
     ? sumsOf(format)
     : { steps: format.run === 16 || format.scalePerHalf ? 4 : PAIR_STEPS, corrected: false };
   const words = wordsPerStep(wide);
-  // Tiles of one or two tokens leave registers free for constants.
-  const reader = codeReader(f, format, ctx.variant, n <= 2 ? f.pooled : f.inMemory);
+  const reader = codeReader(f, format, ctx.variant);
   const sums = tileLocals(f, 'products', n);
   const codes = f.v128s('codes', QUADS);
   const x = f.v128('x');
