@@ -73,8 +73,8 @@ export interface Batch {
     readonly kvLen: Int32Array;
     readonly blockTable: Int32Array;
     readonly logitRows: Int32Array;
-    /** Tokens each sequence is known to have, computed or not (rope kinds that depend on the length ask for it). */
-    readonly knownLen: Int32Array;
+    /** Length each sequence is computed for, which some rotations depend on; positions from there on are its end. */
+    readonly baseLen: Int32Array;
   };
 }
 

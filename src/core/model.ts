@@ -40,7 +40,12 @@ export interface Rope {
    * shared with shorter ones, has to be computed again.
    */
   readonly switchLength?: number | undefined;
-  /** Writes `rotaryDim / 2` cosines, then as many sines, at `out[at]`; `length` is the known length of the sequence. */
+  /**
+   * Prompts longer than this rotate differently for each length. What is cached stays as it was rotated, as in the
+   * reference implementation, so sequences of other lengths cannot share it.
+   */
+  readonly growsBeyond?: number | undefined;
+  /** Writes `rotaryDim / 2` cosines, then as many sines, at `out[at]`, as in a sequence of `length` tokens. */
   fill(out: Float32Array, at: number, position: number, length: number): void;
 }
 

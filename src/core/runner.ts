@@ -28,6 +28,8 @@ export class DecoderRunner implements ModelRunner {
   readonly maxRows: number;
   readonly maxSequences: number;
   readonly maxLogitRows: number;
+  readonly recomputeAt: readonly number[];
+  readonly growsBeyond: number | undefined;
   readonly options: RunnerOptions;
   readonly #backend: Backend;
   readonly #caches: KvCache[] = [];
@@ -49,6 +51,9 @@ export class DecoderRunner implements ModelRunner {
     this.blocks = options.blocks;
     this.maxRows = this.maxLogitRows = maxRows;
     this.maxSequences = maxSequences;
+    this.recomputeAt = decoder.ropes.flatMap((rope) => rope.switchLength ?? []);
+    const growing = decoder.ropes.flatMap((rope) => rope.growsBeyond ?? []);
+    this.growsBeyond = growing.length > 0 ? Math.min(...growing) : undefined;
     for (const spec of decoder.caches)
       this.#caches.push(createKvCache(backend, spec, options.blocks, options.blockSize));
     const numbers = (n: number) => backend.persistent([n], 'i32');
@@ -73,7 +78,7 @@ export class DecoderRunner implements ModelRunner {
         kvLen: host(maxSequences),
         blockTable: host(maxSequences * maxBlocks),
         logitRows: host(maxRows),
-        knownLen: host(maxSequences),
+        baseLen: host(maxSequences),
       },
     };
     for (const rope of decoder.ropes) {
@@ -142,7 +147,7 @@ export class DecoderRunner implements ModelRunner {
     copy(h.slots, rows.slots, rows.rows);
     copy(h.seqStart, rows.seqStart, rows.sequences + 1);
     copy(h.kvLen, rows.kvLen, rows.sequences);
-    copy(h.knownLen, rows.knownLen, rows.sequences);
+    copy(h.baseLen, rows.baseLen, rows.sequences);
     copy(h.blockTable, rows.blockTable, rows.sequences * rows.blocksPerSequence);
     copy(h.logitRows, rows.logitRows, rows.logitCount);
     const backend = this.#backend;
@@ -157,13 +162,14 @@ export class DecoderRunner implements ModelRunner {
   }
 
   #rotate(rows: number, sequences: number): void {
-    const { positions, seqStart, knownLen } = this.#batch.host;
+    const { positions, seqStart, baseLen } = this.#batch.host;
     for (let i = 0; i < this.#angles.length; i++) {
       const rope = this.decoder.ropes[i]!;
       const out = this.#angles[i]!;
       for (let s = 0; s < sequences; s++) {
         for (let r = seqStart[s]!; r < seqStart[s + 1]!; r++) {
-          rope.fill(out, r * rope.rotaryDim, positions[r]!, knownLen[s]!);
+          const position = positions[r]!;
+          rope.fill(out, r * rope.rotaryDim, position, Math.max(baseLen[s]!, position + 1));
         }
       }
       this.#backend.write(this.#cosSin[i]!, out, rows * rope.rotaryDim);

@@ -104,7 +104,7 @@ export class Environment {
       kvLen: new Int32Array(sequences.length + 1),
       blockTable: new Int32Array((sequences.length + 1) * perSequence),
       logitRows: new Int32Array(rows + 1),
-      knownLen: new Int32Array(sequences.length + 1),
+      baseLen: new Int32Array(sequences.length + 1),
     };
     let row = 0;
     sequences.forEach((s, i) => {

@@ -29,7 +29,7 @@ describe('BatchBuilder', () => {
     expect([...b.slots.subarray(0, 7)]).toEqual([23, 36, 37, 8, 0, 1, 2]);
     expect([...b.seqStart]).toEqual([0, 3, 4, 7]);
     expect([...b.kvLen]).toEqual([6, 5, 3]);
-    expect([...b.knownLen]).toEqual([8, 5, 3]);
+    expect([...b.baseLen]).toEqual([8, 2, 3]);
     expect([...b.blockTable.subarray(0, 9)]).toEqual([5, 9, -1, 7, 2, 3, 0, -1, -1]);
     expect([...b.logitRows]).toEqual([3, 4, 5, 6]);
     expect([...b.copies.subarray(0, 2)]).toEqual([1, 2]);

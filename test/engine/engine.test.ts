@@ -521,7 +521,7 @@ describe('failures', () => {
           const s = batch.seqStart.findIndex(
             (start, s) => start <= batch.logitRows[i]! && batch.logitRows[i]! < batch.seqStart[s + 1]!,
           );
-          if (batch.knownLen[s] === bad) logits[i * VOCAB + 4] = Number.NaN;
+          if (batch.kvLen[s] === bad) logits[i * VOCAB + 4] = Number.NaN;
         }
       },
     });

@@ -15,9 +15,24 @@ function logitsOf(state: number, out: Float32Array, at: number, vocab: number): 
   for (let i = 0; i < vocab; i++) out[at + i] = ((mix(state, i * 7919 + 13) >>> 0) / 2 ** 32) * 8 - 4;
 }
 
-export function logitsAfter(tokens: Iterable<number>, vocab: number): Float32Array {
+/** How the position of a row is rotated in a sequence computed for a length; 0 is the plain way. */
+export type Rotation = (length: number) => number;
+
+/** One row: what came before it, its token, and its rotation, which every later logit depends on too. */
+function rowAfter(state: number, token: number, rotation: number): number {
+  return rotation === 0 ? mix(state, token) : mix(mix(state, token), rotation);
+}
+
+/** `lengthAt` gives the length for which a position is computed. */
+export function logitsAfter(
+  tokens: Iterable<number>,
+  vocab: number,
+  rotation: Rotation = () => 0,
+  lengthAt: (position: number) => number = (position) => position + 1,
+): Float32Array {
   let state = START;
-  for (const token of tokens) state = mix(state, token);
+  let position = 0;
+  for (const token of tokens) state = rowAfter(state, token, rotation(lengthAt(position++)));
   const out = new Float32Array(vocab);
   logitsOf(state, out, 0, vocab);
   return out;
@@ -41,6 +56,9 @@ export interface FakeOptions {
   readonly maxRows?: number;
   readonly maxSequences?: number;
   readonly maxLogitRows?: number;
+  readonly recomputeAt?: readonly number[];
+  readonly growsBeyond?: number;
+  readonly rotation?: Rotation;
   /** Looks at each batch; throwing makes the step fail. */
   readonly onForward?: (batch: PackedBatch, step: number) => void;
   /** Changes the logits of a step. */
@@ -61,6 +79,8 @@ export class FakeModel implements ModelRunner {
   readonly maxRows: number;
   readonly maxSequences: number;
   readonly maxLogitRows: number;
+  readonly recomputeAt: readonly number[] | undefined;
+  readonly growsBeyond: number | undefined;
   readonly #options: FakeOptions;
   readonly #memory: Float64Array;
   #logits = new Float32Array(0);
@@ -77,6 +97,8 @@ export class FakeModel implements ModelRunner {
     this.maxRows = options.maxRows ?? 512;
     this.maxSequences = options.maxSequences ?? 32;
     this.maxLogitRows = options.maxLogitRows ?? 512;
+    this.recomputeAt = options.recomputeAt;
+    this.growsBeyond = options.growsBeyond;
     this.#memory = new Float64Array(this.blocks * this.blockSize).fill(Number.NaN);
   }
 
@@ -114,7 +136,7 @@ export class FakeModel implements ModelRunner {
         if (written.has(batch.slots[r]!)) fail('two rows in one slot');
         written.add(batch.slots[r]!);
       }
-      if (batch.kvLen[s]! > batch.knownLen[s]! || batch.knownLen[s]! > this.contextLength) fail('known length');
+      if (batch.kvLen[s]! > this.contextLength || batch.baseLen[s]! > this.contextLength) fail('length');
     }
     if (batch.seqStart[batch.sequences] !== batch.rows) fail('row count');
     for (let i = 1; i < batch.logitCount; i++) if (batch.logitRows[i]! <= batch.logitRows[i - 1]!) fail('logit rows');
@@ -131,11 +153,13 @@ export class FakeModel implements ModelRunner {
       const from = batch.copies[2 * i]! * this.blockSize;
       memory.copyWithin(batch.copies[2 * i + 1]! * this.blockSize, from, from + this.blockSize);
     }
+    const { rotation = () => 0 } = this.#options;
     for (let s = 0; s < batch.sequences; s++) {
       for (let r = batch.seqStart[s]!; r < batch.seqStart[s + 1]!; r++) {
         const position = batch.positions[r]!;
+        const length = Math.max(batch.baseLen[s]!, position + 1);
         const state = position === 0 ? START : memory[this.#slot(batch, s, position - 1)]!;
-        memory[batch.slots[r]!] = mix(state, batch.tokens[r]!);
+        memory[batch.slots[r]!] = rowAfter(state, batch.tokens[r]!, rotation(length));
       }
     }
     const size = batch.logitCount * this.vocabSize;

@@ -145,7 +145,7 @@ export class LoadedModel {
       kvLen: ints(parts.length),
       blockTable: ints(parts.length * MAX_BLOCKS),
       logitRows,
-      knownLen: ints(parts.length),
+      baseLen: ints(parts.length),
       copies: ints(0),
     };
     let row = 0;
@@ -159,7 +159,7 @@ export class LoadedModel {
       }
       track.computed += count;
       batch.kvLen[s] = track.computed;
-      batch.knownLen[s] = track.tokens.length;
+      batch.baseLen[s] = track.tokens.length;
       batch.blockTable.set(track.blocks, s * MAX_BLOCKS);
     }
     batch.seqStart[parts.length] = row;

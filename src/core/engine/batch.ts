@@ -23,8 +23,8 @@ export interface PackedBatch {
   readonly blockTable: Int32Array;
   /** Rows whose logits are wanted, rising. */
   readonly logitRows: Int32Array;
-  /** Tokens each sequence is known to have, computed or not. */
-  readonly knownLen: Int32Array;
+  /** Length each sequence is computed for; positions from there on count as the end of it. */
+  readonly baseLen: Int32Array;
   /** `copyCount` pairs `(from, to)` of blocks, to be copied in this order before the rows run. */
   readonly copies: Int32Array;
 }
@@ -59,7 +59,7 @@ export class BatchBuilder {
       kvLen: new Int32Array(maxSequences),
       blockTable: new Int32Array(maxSequences * maxBlocks),
       logitRows: new Int32Array(maxLogitRows),
-      knownLen: new Int32Array(maxSequences),
+      baseLen: new Int32Array(maxSequences),
       copies: new Int32Array(2 * maxSequences),
     };
   }
@@ -80,7 +80,7 @@ export class BatchBuilder {
       const rows = plan.rowCounts[s]!;
       batch.seqStart[s] = batch.rows;
       batch.kvLen[s] = sequence.computed + rows;
-      batch.knownLen[s] = sequence.length;
+      batch.baseLen[s] = sequence.base;
       this.#writeBlocks(s, sequence);
       this.#writeRows(sequence, rows);
       const wanted = plan.logits[s] === 'all' ? rows : plan.logits[s] === 'last' ? 1 : 0;

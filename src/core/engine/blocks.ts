@@ -7,7 +7,7 @@
  */
 
 const NO_BLOCK = -1;
-/** Parent of a sequence's first block. */
+/** Parent of a sequence's first block; with a salt, one number further down from `UNKNOWN` each. */
 const ROOT = 0;
 /** Identity of a block with contents nobody else may rely on. */
 const UNKNOWN = -1;
@@ -99,16 +99,16 @@ export class BlockPool {
 
   /**
    * The known block that follows `parent` (-1 for the start) with `blockSize` tokens from `tokens[at]`, or -1. It is not
-   * retained.
+   * retained. Sequences of unequal salt know nothing of each other.
    */
-  find(parent: number, tokens: Int32Array, at: number): number {
-    const parentSerial = this.#serialOf(parent);
+  find(parent: number, tokens: Int32Array, at: number, salt = 0): number {
+    const parentSerial = this.#serialOf(parent, salt);
     return this.#find(parentSerial, tokens, at, hashOf(parentSerial, tokens, at, this.blockSize));
   }
 
   /** `find`, counted, for one more holder. */
-  reuse(parent: number, tokens: Int32Array, at: number): number {
-    const block = this.find(parent, tokens, at);
+  reuse(parent: number, tokens: Int32Array, at: number, salt = 0): number {
+    const block = this.find(parent, tokens, at, salt);
     this.lookups++;
     if (block === NO_BLOCK) return NO_BLOCK;
     this.hits++;
@@ -120,8 +120,8 @@ export class BlockPool {
    * Makes a held, full block known. If an equal one is known already, the holder gets that one and gives `block` back.
    * Returns the block the holder has now. After an unknown `parent` a block stays unknown.
    */
-  publish(block: number, parent: number, tokens: Int32Array, at: number): number {
-    const parentSerial = this.#serialOf(parent);
+  publish(block: number, parent: number, tokens: Int32Array, at: number, salt = 0): number {
+    const parentSerial = this.#serialOf(parent, salt);
     if (parentSerial === UNKNOWN) return block;
     const hash = hashOf(parentSerial, tokens, at, this.blockSize);
     const known = this.#find(parentSerial, tokens, at, hash);
@@ -147,8 +147,9 @@ export class BlockPool {
     this.#buckets.fill(NO_BLOCK);
   }
 
-  #serialOf(parent: number): number {
-    return parent === NO_BLOCK ? ROOT : this.#serial[parent]!;
+  #serialOf(parent: number, salt: number): number {
+    if (parent !== NO_BLOCK) return this.#serial[parent]!;
+    return salt === 0 ? ROOT : UNKNOWN - salt;
   }
 
   #find(parentSerial: number, tokens: Int32Array, at: number, hash: number): number {

@@ -15,6 +15,7 @@ import { BatchBuilder } from './batch.ts';
 import { BlockPool } from './blocks.ts';
 import { EventQueue } from './events.ts';
 import { HostTurns } from './host.ts';
+import { LengthRules } from './lengths.ts';
 import { type EngineLimits, resolveLimits } from './limits.ts';
 import type { Plan } from './plan.ts';
 import { RowViews } from './rows.ts';
@@ -47,6 +48,7 @@ export class Engine {
   readonly #runner: ModelRunner;
   readonly #options: EngineOptions;
   readonly #limits: EngineLimits;
+  readonly #lengths: LengthRules;
   readonly #now: () => number;
   readonly #pool: BlockPool;
   readonly #scheduler: Scheduler;
@@ -77,6 +79,7 @@ export class Engine {
     this.#runner = runner;
     this.#options = options;
     this.#limits = resolveLimits(options, runner);
+    this.#lengths = new LengthRules(runner);
     this.#now = options.now ?? (() => performance.now());
     this.#pool = new BlockPool(runner.blocks, runner.blockSize);
     this.#scheduler = new Scheduler(this.#pool, this.#limits);
@@ -222,7 +225,8 @@ export class Engine {
   }
 
   #group(prompt: Uint32Array, options: { readonly choices: number; readonly raw: boolean }): SequenceGroup {
-    return new SequenceGroup(this.#arrivals++, prompt, this.#runner.blockSize, options);
+    const salt = this.#lengths.salt(prompt.length);
+    return new SequenceGroup(this.#arrivals++, prompt, this.#runner.blockSize, { ...options, salt });
   }
 
   #enter(run: Run, promptTokens: number, signal: AbortSignal | undefined): void {
@@ -383,9 +387,14 @@ export class Engine {
     if (reason !== undefined) {
       this.#completed[reason]++;
       this.#scheduler.finish(sequence);
-    } else if (this.#options.noKvCache) {
-      this.#scheduler.rewind(sequence);
+      return;
     }
+    const outgrown = this.#lengths.outgrown(sequence.base, sequence.length);
+    if (outgrown) {
+      sequence.base = sequence.length;
+      sequence.salt = this.#lengths.salt(sequence.base);
+    }
+    if (outgrown || this.#options.noKvCache) this.#scheduler.rewind(sequence);
   }
 
   /** A step adds a token and a finish event for each choice at most, and one for the request. */

@@ -20,7 +20,7 @@ export class Paging {
     if (!this.#caches(sequence)) return;
     const { blockSize } = this.#pool;
     while (sequence.computed === sequence.blockCount * blockSize && sequence.computed + blockSize < sequence.length) {
-      const block = this.#pool.reuse(lastBlock(sequence), sequence.tokens, sequence.computed);
+      const block = this.#pool.reuse(lastBlock(sequence), sequence.tokens, sequence.computed, sequence.salt);
       if (block < 0) return;
       sequence.pushBlock(block);
       sequence.published++;
@@ -54,7 +54,8 @@ export class Paging {
     while ((sequence.published + 1) * blockSize <= sequence.computed) {
       const i = sequence.published;
       const parent = i === 0 ? -1 : sequence.blocks[i - 1]!;
-      sequence.blocks[i] = this.#pool.publish(sequence.blocks[i]!, parent, sequence.tokens, i * blockSize);
+      const { blocks, tokens, salt } = sequence;
+      blocks[i] = this.#pool.publish(blocks[i]!, parent, tokens, i * blockSize, salt);
       sequence.published++;
     }
   }
@@ -95,7 +96,7 @@ export class Paging {
     let count = 0;
     let parent = -1;
     for (let at = 0; at + blockSize < sequence.length; at += blockSize) {
-      parent = this.#pool.find(parent, sequence.tokens, at);
+      parent = this.#pool.find(parent, sequence.tokens, at, sequence.salt);
       if (parent < 0) break;
       if (this.#pool.references(parent) > 0) count++;
     }

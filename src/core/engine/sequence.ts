@@ -16,6 +16,11 @@ export class Sequence {
   length: number;
   computed = 0;
 
+  /** The length it is computed for: that of the prompt, until the answer outgrows what the model sees alike. */
+  base: number;
+  /** Sequences of equal salt may share blocks. */
+  salt: number;
+
   /** Cache blocks in order of position. */
   blocks: Int32Array;
   blockCount = 0;
@@ -32,8 +37,8 @@ export class Sequence {
   constructor(group: SequenceGroup, index: number, prompt: ArrayLike<number>, blockSize: number) {
     this.group = group;
     this.index = index;
-    this.promptLength = prompt.length;
-    this.length = prompt.length;
+    this.promptLength = this.length = this.base = prompt.length;
+    this.salt = group.salt;
     this.tokens = new Int32Array(prompt.length + INITIAL_SPACE);
     this.tokens.set(prompt);
     this.blocks = new Int32Array(Math.ceil(this.tokens.length / blockSize));
@@ -67,16 +72,19 @@ export class SequenceGroup {
   readonly arrival: number;
   /** Wants the logits of every prompt position and runs in batches of its own. */
   readonly raw: boolean;
+  /** Of the prompt: other requests share its blocks only under the same one. */
+  readonly salt: number;
   readonly sequences: readonly Sequence[];
 
   constructor(
     arrival: number,
     prompt: ArrayLike<number>,
     blockSize: number,
-    options: { readonly choices: number; readonly raw: boolean },
+    options: { readonly choices: number; readonly raw: boolean; readonly salt?: number | undefined },
   ) {
     this.arrival = arrival;
     this.raw = options.raw;
+    this.salt = options.salt ?? 0;
     this.sequences = Array.from(
       { length: options.choices },
       (_, index) => new Sequence(this, index, prompt, blockSize),

@@ -202,6 +202,10 @@ export interface ModelRunner {
   readonly maxRows: number;
   readonly maxSequences: number;
   readonly maxLogitRows: number;
+  /** A sequence that grows beyond one of these lengths is computed again from its first token. */
+  readonly recomputeAt?: readonly number[] | undefined;
+  /** A prompt longer than this is computed in a way of its own for each length: others cannot share its blocks. */
+  readonly growsBeyond?: number | undefined;
   /**
    * First copies the cache blocks of `batch.copies`, then runs the batch. The result is `[batch.logitCount, vocabSize]`,
    * valid until the next call. The batch's arrays belong to the engine and are reused after the promise settles.

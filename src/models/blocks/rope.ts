@@ -103,16 +103,18 @@ export function createRope(spec: RopeSpec, headDim: number): Rope {
   return new RopeTable(spec, headDim, 2 * pairs, frequenciesOf(spec, dim, pairs));
 }
 
-/** Inverse frequencies, by the known length of the sequence. */
+/** Inverse frequencies, by the length of the sequence. */
 interface Frequencies {
   at(length: number): Float32Array;
   readonly switchLength?: number | undefined;
+  readonly growsBeyond?: number | undefined;
 }
 
 class RopeTable implements Rope {
   readonly rotaryDim: number;
   readonly key: string;
   readonly switchLength: number | undefined;
+  readonly growsBeyond: number | undefined;
   readonly #frequencies: Frequencies;
   readonly #factor: number;
 
@@ -120,6 +122,7 @@ class RopeTable implements Rope {
     this.rotaryDim = rotaryDim;
     this.key = JSON.stringify([{ ...spec, path: '' }, headDim]);
     this.switchLength = frequencies.switchLength;
+    this.growsBeyond = frequencies.growsBeyond;
     this.#frequencies = frequencies;
     this.#factor = attentionFactor(spec);
   }
@@ -194,6 +197,7 @@ function dynamic(theta: number, dim: number, pairs: number, factor: number, max:
   const inverse = new Float32Array(pairs);
   let known = -1;
   return {
+    growsBeyond: max,
     at(length) {
       const reached = Math.max(length, max);
       if (reached !== known) {
