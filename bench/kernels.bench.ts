@@ -165,7 +165,14 @@ function attentionSetup(kind: CacheKind, length: number, rows: number, copies: n
       sequences: 1,
       blocksPerSequence: chunks,
     },
-    ...{ chunksPerBlock: 1, group, tileRows: Math.max(1, Math.floor(32 / group)), pieceChunks: 0, window: 0 },
+    ...{
+      chunksPerBlock: 1,
+      causal: 1,
+      group,
+      tileRows: Math.max(1, Math.floor(32 / group)),
+      pieceChunks: 0,
+      window: 0,
+    },
     ...{ scale: dim ** -0.5, softcap: 0 },
   };
   const kernel = kind === 'f32' ? attendF32 : attendI16;

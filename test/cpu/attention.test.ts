@@ -153,7 +153,13 @@ function run(s: Setup, variant: 'wasm' | 'twin', b = simd) {
     {
       ...common,
       ...{ q: put(queries, 'f32'), blockTable: put(tables32, 'i32'), blocksPerSequence, headDim: s.headDim },
-      ...{ ...inside, chunksPerBlock: s.chunksPerBlock ?? 1, scale: s.headDim ** -0.5, softcap: s.softcap ?? 0 },
+      ...{
+        ...inside,
+        chunksPerBlock: s.chunksPerBlock ?? 1,
+        causal: 1,
+        scale: s.headDim ** -0.5,
+        softcap: s.softcap ?? 0,
+      },
     },
     nt,
   );

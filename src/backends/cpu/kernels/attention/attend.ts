@@ -47,6 +47,8 @@ export const ATTEND_FIELDS = {
   /** Rows of a tile, and chunks of a piece: 0 where every tile runs over its whole context. */
   tileRows: 'i32',
   pieceChunks: 'i32',
+  /** 0: every row sees all cached positions. */
+  causal: 'i32',
   /** 0: no window. */
   window: 'i32',
   scale: 'f32',
@@ -59,7 +61,7 @@ type Args = { readonly [K in keyof typeof ATTEND_FIELDS]: Local<(typeof ATTEND_F
 export const LOWEST = -3.4028234663852886e38;
 
 /**
- * Attention of packed rows over a paged cache, by online softmax over chunks of 32 positions. The work is cut into items:
+ * Attention of packed rows over a paged cache (causal, or of all rows to all positions), by online softmax over chunks of 32 positions. The work is cut into items:
  * a **tile** of up to `tileRows` rows of one sequence and all query heads of one key head, and optionally a **piece** of
  * its context, whose partial result goes to `partial` for `mergeAttention`. Thread `t` takes items `t, t + nt, …`.
  *
@@ -158,7 +160,7 @@ class Attend {
         this.#position.set(i32.add(i32.sub(this.#length, rows), row));
         this.#queries.set(i32.mul(count, a.group));
         const from = f.i32('from', this.#firstVisible(this.#position));
-        const to = f.i32('to', chunksOf(i32.add(this.#position, count)));
+        const to = f.i32('to', chunksOf(i32.select(a.causal, i32.add(this.#position, count), this.#length)));
         f.if(a.pieceChunks, () => {
           from.set(i32.add(firstChunk, i32.mul(piece, a.pieceChunks)));
           const until = f.i32('until', i32.add(from, a.pieceChunks));
@@ -210,7 +212,8 @@ class Attend {
       f.for(member, 0, a.group, 1, () => {
         f.v128Store(state, v128.zero(), STATE.sum);
         f.f32Store(state, LOWEST, STATE.max);
-        f.i32Store(state, i32.add(this.#position, row), STATE.last);
+        const last = i32.select(a.causal, i32.add(this.#position, row), i32.sub(this.#length, 1));
+        f.i32Store(state, last, STATE.last);
         if (this.#kind === 'f32') {
           f.f32Store(state, a.scale, STATE.factor);
         } else {

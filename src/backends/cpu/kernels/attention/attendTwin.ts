@@ -52,7 +52,7 @@ export function attendTwin(kind: CacheKind, views: Views, a: Args, tid: number, 
       const count = Math.min(rows - row, a.tileRows);
       const position = length - rows + row;
       let from = firstVisible(position);
-      let to = Math.ceil((position + count) / CHUNK);
+      let to = Math.ceil((a.causal ? position + count : length) / CHUNK);
       if (a.pieceChunks) {
         from = firstChunk + piece * a.pieceChunks;
         to = Math.min(to, from + a.pieceChunks);
@@ -60,7 +60,8 @@ export function attendTwin(kind: CacheKind, views: Views, a: Args, tid: number, 
       for (let i = 0; i < count * a.group; i++) {
         const tileRow = Math.floor(i / a.group);
         const member = head * a.group + (i % a.group);
-        const query = readQuery(kind, views, a, first + row + tileRow, member, position + tileRow);
+        const last = a.causal ? position + tileRow : length - 1;
+        const query = readQuery(kind, views, a, first + row + tileRow, member, last);
         for (let chunk = from; chunk < to; chunk++) attendChunk(kind, views, a, sequence, head, chunk, length, query);
         if (a.pieceChunks) storePartial(views, a, item * a.tileRows * a.group + i, query);
         else finish(views, a, first + row + tileRow, member, query);

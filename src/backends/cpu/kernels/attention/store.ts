@@ -134,6 +134,66 @@ const storeKernel = (kind: CacheKind) =>
     },
   });
 
+/**
+ * Puts keys `[rows, kvHeads * headDim]` and values `[rows, kvHeads * valueDim]` into a cache of their own, position by
+ * position, and writes what `attend` needs to know about the one sequence to `table`: `[0, queries, rows, 0]` as its row
+ * starts, its length and its block table. Threads share the heads.
+ */
+export const kvStore = defineKernel({
+  name: 'kvStore',
+  fields: {
+    ...{ k: 'i32', v: 'i32', cache: 'i32', table: 'i32', rows: 'i32', queries: 'i32', kvHeads: 'i32', headDim: 'i32' },
+    ...{
+      valueDim: 'i32',
+      valueGroups: 'i32',
+      chunkBytes: 'i32',
+      headStride: 'i32',
+      scratch: 'i32',
+      scratchStride: 'i32',
+    },
+  },
+  emit(f, a, ctx) {
+    const { from, to } = split(f, f.i32('units', i32.mul(a.rows, a.kvHeads)), ctx);
+    const scratch = f.i32('scratch', i32.add(a.scratch, i32.mul(ctx.tid, a.scratchStride)));
+    const headBytes = f.i32('headBytes', i32.shl(a.headDim, 2));
+    const valueBytes = f.i32('valueBytes', i32.shl(a.valueDim, 2));
+    const padded = f.i32('padded', i32.mul(a.valueGroups, STEP_BYTES));
+    const unit = f.i32('unit');
+    const chunk = f.i32('chunk');
+    const key = f.i32('key');
+    f.if(i32.eqz(ctx.tid), () => {
+      f.i32Store(a.table, 0);
+      f.i32Store(a.table, a.queries, 4);
+      f.i32Store(a.table, a.rows, 8);
+      f.i32Store(a.table, 0, 12);
+    });
+    f.for(unit, from, to, 1, () => {
+      const row = f.i32('row', i32.divU(unit, a.kvHeads));
+      const head = i32.remU(unit, a.kvHeads);
+      const place = f.i32('place', i32.and(row, CHUNK - 1));
+      const inHead = i32.mul(i32.shrU(row, CHUNK_SHIFT), a.chunkBytes);
+      chunk.set(i32.add(a.cache, i32.add(i32.mul(head, a.headStride), inHead)));
+      key.set(i32.add(a.k, i32.mul(unit, headBytes)));
+      storeKey(f, ctx, 'f32', key, headBytes, chunk, place, a.headDim);
+      f.memoryFill(scratch, 0, padded);
+      f.memoryCopy(scratch, i32.add(a.v, i32.mul(unit, valueBytes)), valueBytes);
+      chunk.inc(i32.mul(a.headDim, 2 * STEP_BYTES));
+      storeValue(f, ctx, 'f32', scratch, padded, chunk, place);
+    });
+  },
+  twin({ f32, i16, i32 }, a, tid, nt) {
+    const [from, to] = splitRange(a.rows * a.kvHeads, tid, nt);
+    if (tid === 0) i32.set([0, a.queries, a.rows, 0], a.table >>> 2);
+    for (let unit = from; unit < to; unit++) {
+      const row = Math.floor(unit / a.kvHeads);
+      const chunk = a.cache + (unit % a.kvHeads) * a.headStride + (row >>> CHUNK_SHIFT) * a.chunkBytes;
+      storeKeyTwin('f32', f32, i16, (a.k >>> 2) + unit * a.headDim, a.headDim, chunk, row % CHUNK, a.headDim);
+      const values = chunk + a.headDim * 2 * STEP_BYTES;
+      storeValueTwin('f32', f32, i16, (a.v >>> 2) + unit * a.valueDim, a.valueDim, values, row % CHUNK, a.valueGroups);
+    }
+  },
+});
+
 export const qkvStoreF32 = storeKernel('f32');
 export const qkvStoreI16 = storeKernel('i16');
 

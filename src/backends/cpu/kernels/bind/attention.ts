@@ -1,13 +1,16 @@
 import type { Batch, KvCache, KvSpec, NormOptions, OptionalOps } from '../../../../core/backend.ts';
+import { composedDenseAttention } from '../../../../core/composed/attention.ts';
 import { ShapeError, UnsupportedError } from '../../../../core/errors.ts';
 import type { OpHost } from '../../host.ts';
 import type { Kernel } from '../../kernel.ts';
 import { attendF32, attendI16 } from '../attention/attend.ts';
 import { type CacheGeometry, CHUNK, geometryOf, PARTIAL_HEADER, scratchBytes, WIDE } from '../attention/layout.ts';
 import { mergeAttention } from '../attention/merge.ts';
-import { HEAD_NORM, qkvStoreF32, qkvStoreI16 } from '../attention/store.ts';
+import { HEAD_NORM, kvStore, qkvStoreF32, qkvStoreI16 } from '../attention/store.ts';
 
-export const attentionKernels = [attendF32, attendI16, mergeAttention, qkvStoreF32, qkvStoreI16] as readonly Kernel[];
+export const attentionKernels = [
+  ...([attendF32, attendI16, mergeAttention, kvStore, qkvStoreF32, qkvStoreI16] as readonly Kernel[]),
+];
 
 /** Queries of a tile: their states and outputs stay in the first-level cache beside a chunk. */
 const TILE_QUERIES = 32;
@@ -45,12 +48,13 @@ export class CpuKvCache implements KvCache {
   }
 }
 
-type AttentionOps = Pick<OptionalOps, 'createKvCache' | 'qkvStore' | 'attention'>;
+type AttentionOps = Pick<OptionalOps, 'createKvCache' | 'qkvStore' | 'attention' | 'denseAttention'>;
 
 export function attentionOps(host: OpHost): AttentionOps {
   const attend = { f32: host.entry(attendF32 as Kernel), i16: host.entry(attendI16 as Kernel) };
   const store = { f32: host.entry(qkvStoreF32 as Kernel), i16: host.entry(qkvStoreI16 as Kernel) };
   const merge = host.entry(mergeAttention as Kernel);
+  const storePairs = host.entry(kvStore as Kernel);
 
   return {
     createKvCache(spec, blocks, blockSize) {
@@ -146,6 +150,7 @@ export function attentionOps(host: OpHost): AttentionOps {
       words[c + at.headStride] = headStride;
       words[c + at.tileRows] = tileRows;
       words[c + at.pieceChunks] = pieceChunks;
+      words[c + at.causal] = 1;
       words[c + at.window] = o.window ?? 0;
       floats[c + at.scale] = o.scale;
       floats[c + at.softcap] = o.softcap ?? 0;
@@ -166,6 +171,70 @@ export function attentionOps(host: OpHost): AttentionOps {
         words[d + to.pieceChunks] = pieceChunks;
         words[d + to.window] = o.window ?? 0;
       }
+    },
+
+    denseAttention(out, q, k, v, mask, o) {
+      if (mask) {
+        composedDenseAttention(out, q, k, v, mask, o);
+        return;
+      }
+      // A cache for this call only, then the paged kernel over its single block.
+      const [rows, keys] = [q.shape[0]!, k.shape[0]!];
+      const g = geometryOf('f32', o.headDim, o.valueDim);
+      const chunks = Math.ceil(keys / CHUNK);
+      const headStride = chunks * g.chunkBytes;
+      const group = o.heads / o.kvHeads;
+      const tileRows = Math.max(1, Math.floor(TILE_QUERIES / group));
+      const scratchStride = Math.ceil(scratchBytes(g, tileRows * group) / 64) * 64;
+      const scratch = host.scratch(scratchStride * host.threads);
+      const table = host.scratch(16);
+      const cache = host.scratch(o.kvHeads * headStride);
+      const { at: to } = kvStore;
+      const d = host.begin(storePairs);
+      const { words, floats } = host;
+      words[d + to.k] = host.address(k);
+      words[d + to.v] = host.address(v);
+      words[d + to.cache] = cache;
+      words[d + to.table] = table;
+      words[d + to.rows] = keys;
+      words[d + to.queries] = rows;
+      words[d + to.kvHeads] = o.kvHeads;
+      words[d + to.headDim] = o.headDim;
+      words[d + to.valueDim] = o.valueDim;
+      words[d + to.valueGroups] = g.valueGroups;
+      words[d + to.chunkBytes] = g.chunkBytes;
+      words[d + to.headStride] = headStride;
+      words[d + to.scratch] = scratch;
+      words[d + to.scratchStride] = scratchStride;
+      const { at } = attendF32;
+      const c = host.begin(attend.f32);
+      words[c + at.out] = host.address(out);
+      words[c + at.q] = host.address(q);
+      words[c + at.cache] = cache;
+      words[c + at.seqStart] = table;
+      words[c + at.kvLen] = table + 8;
+      words[c + at.blockTable] = table + 12;
+      words[c + at.sinks] = 0;
+      words[c + at.scratch] = scratch;
+      words[c + at.scratchStride] = scratchStride;
+      words[c + at.partial] = 0;
+      words[c + at.sequences] = 1;
+      words[c + at.blocksPerSequence] = 1;
+      words[c + at.chunksPerBlock] = chunks;
+      words[c + at.kvHeads] = o.kvHeads;
+      words[c + at.group] = group;
+      words[c + at.headDim] = o.headDim;
+      words[c + at.valueDim] = o.valueDim;
+      words[c + at.keySteps] = g.keySteps;
+      words[c + at.valueGroups] = g.valueGroups;
+      words[c + at.chunkBytes] = g.chunkBytes;
+      words[c + at.headStride] = headStride;
+      words[c + at.tileRows] = tileRows;
+      words[c + at.pieceChunks] = 0;
+      words[c + at.causal] = o.causal ? 1 : 0;
+      words[c + at.window] = 0;
+      floats[c + at.scale] = o.scale;
+      floats[c + at.softcap] = o.softcap ?? 0;
     },
   };
 }
