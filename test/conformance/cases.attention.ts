@@ -34,6 +34,8 @@ interface Paged {
   readonly window: number | undefined;
   readonly softcap: number | undefined;
   readonly sinks: boolean;
+  /** Moves the first block of the first sequence between the two steps. */
+  readonly copied: boolean;
 }
 
 const paged = (past: number, rows: number, dtype: 'f32' | 'f16'): fc.Arbitrary<Paged> =>
@@ -49,6 +51,7 @@ const paged = (past: number, rows: number, dtype: 'f32' | 'f16'): fc.Arbitrary<P
     window: fc.option(fc.integer({ min: 1, max: 40 }), { nil: undefined }),
     softcap: fc.option(fc.constantFrom(2, 30), { nil: undefined }),
     sinks: fc.boolean(),
+    copied: fc.boolean(),
   });
 
 /** Stores the past in one step and the rows in a second one, then attends. */
@@ -78,6 +81,11 @@ function runPaged(e: Environment, p: Paged): Tensor[] {
     return { batch, q: ops.qkvStore(qkv, rope && e.normal([batch.rows, rotaryDim]), cache, batch, options) };
   };
   store(p.sequences.map((s) => ({ past: 0, rows: s.past })));
+  const [first, spare] = [tables[0]?.[0], order[0]];
+  if (p.copied && first !== undefined && spare !== undefined) {
+    ops.copyKvBlock(e.backend, cache, first, spare);
+    tables[0]?.splice(0, 1, spare);
+  }
   const { batch, q } = store(p.sequences);
   const out = ops.attention(q, cache, batch, {
     ...{ heads, kvHeads, headDim, valueDim, scale: headDim ** -0.5, window: p.window, softcap: p.softcap },

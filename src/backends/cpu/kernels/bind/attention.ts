@@ -7,6 +7,7 @@ import { attendF32, attendI16 } from '../attention/attend.ts';
 import { type CacheGeometry, CHUNK, geometryOf, PARTIAL_HEADER, scratchBytes, WIDE } from '../attention/layout.ts';
 import { mergeAttention } from '../attention/merge.ts';
 import { HEAD_NORM, kvStore, qkvStoreF32, qkvStoreI16 } from '../attention/store.ts';
+import { stridedCopy } from '../strided.ts';
 
 export const attentionKernels = [
   ...([attendF32, attendI16, mergeAttention, kvStore, qkvStoreF32, qkvStoreI16] as readonly Kernel[]),
@@ -48,12 +49,13 @@ export class CpuKvCache implements KvCache {
   }
 }
 
-type AttentionOps = Pick<OptionalOps, 'createKvCache' | 'qkvStore' | 'attention' | 'denseAttention'>;
+type AttentionOps = Pick<OptionalOps, 'createKvCache' | 'copyKvBlock' | 'qkvStore' | 'attention' | 'denseAttention'>;
 
 export function attentionOps(host: OpHost): AttentionOps {
   const attend = { f32: host.entry(attendF32 as Kernel), i16: host.entry(attendI16 as Kernel) };
   const store = { f32: host.entry(qkvStoreF32 as Kernel), i16: host.entry(qkvStoreI16 as Kernel) };
   const merge = host.entry(mergeAttention as Kernel);
+  const copy = host.entry(stridedCopy as Kernel);
   const storePairs = host.entry(kvStore as Kernel);
 
   return {
@@ -62,6 +64,25 @@ export function attentionOps(host: OpHost): AttentionOps {
         throw new ShapeError(`createKvCache: expected a block size that is a multiple of ${CHUNK}, got ${blockSize}`);
       }
       return new CpuKvCache(host, spec, blocks, blockSize);
+    },
+
+    copyKvBlock(cache, from, to) {
+      const { geometry, address, headStride, blockSize, spec } = cache as CpuKvCache;
+      const bytes = (blockSize / CHUNK) * geometry.chunkBytes;
+      const { at } = stridedCopy;
+      const c = host.begin(copy);
+      const { words } = host;
+      words[c + at.out] = address + to * bytes;
+      words[c + at.x] = address + from * bytes;
+      words[c + at.shift] = 2;
+      for (const size of [at.d0, at.d1, at.d2, at.d3]) words[c + size] = 1;
+      for (const stride of [at.s0, at.s1, at.s2, at.s3, at.t0, at.t1, at.t2, at.t3]) words[c + stride] = 0;
+      words[c + at.d4] = spec.kvHeads;
+      words[c + at.s4] = headStride / 4;
+      words[c + at.t4] = headStride / 4;
+      words[c + at.d5] = bytes / 4;
+      words[c + at.s5] = 1;
+      words[c + at.t5] = 1;
     },
 
     qkvStore(q, qkv, cosSin, cache, batch, o) {
