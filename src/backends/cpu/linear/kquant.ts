@@ -62,17 +62,19 @@ export interface CodeFormat {
   readonly minimum?: 'bytes' | 'nibbles';
 }
 
-const mirrored = (values: readonly number[]): readonly number[] => [...values.map((v) => -v).reverse(), ...values];
-const DOUBLED_FP4 = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12] as const;
+/** Magnitudes, and the same with the sign in a bit of the code. */
+const signed = (magnitudes: readonly number[]): readonly number[] => [...magnitudes, ...magnitudes.map((v) => -v)];
+const FP4_DOUBLED = signed([0, 1, 2, 3, 4, 6, 8, 12]);
 const NON_LINEAR = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113] as const;
-const IQ1_VALUES = mirrored([1, 7, 9]);
-const IQ2_VALUES = mirrored([8, 25, 43]);
-const IQ3_XXS_VALUES = mirrored([4, 12, 20, 28, 36, 44, 52, 62]);
-const IQ3_S_VALUES = mirrored([1, 3, 5, 7, 9, 11, 13, 15]);
+/** 8 (code − 1) + 1 or − 1; every fourth code is not used. */
+const IQ1_VALUES = [-7, 1, 9, 0, -9, -1, 7, 0] as const;
+const IQ2_VALUES = signed([8, 25, 43, 0]);
+const IQ3_XXS_VALUES = signed([4, 12, 20, 28, 36, 44, 52, 62]);
+const IQ3_S_VALUES = signed([1, 3, 5, 7, 9, 11, 13, 15]);
 
 const superBlock = { block: 256, scale: 'f32' } as const;
 
-/** The layouts by name. */
+/** The layouts by name. Codes and tables are made for `kquantRewrite.ts`, which says how files get there. */
 export const CODE_FORMATS = {
   Q2_K: { ...superBlock, name: 'Q2_K', bits: 2, offset: 0, run: 16, minimum: 'nibbles' },
   Q3_K: { ...superBlock, name: 'Q3_K', bits: 3, offset: 4, run: 16 },
@@ -89,8 +91,8 @@ export const CODE_FORMATS = {
   IQ4_XS: { ...superBlock, name: 'IQ4_XS', bits: 4, table: NON_LINEAR, offset: 128, wide: true, run: 32 },
   TQ2_0: { ...superBlock, name: 'TQ2_0', bits: 2, offset: 1 },
   IQ4_NL: { name: 'IQ4_NL', block: 32, bits: 4, table: NON_LINEAR, offset: 128, wide: true, scale: 'f16' },
-  MXFP4: { name: 'MXFP4', block: 32, bits: 4, table: DOUBLED_FP4, offset: 12, scale: 'bf16' },
-  NVFP4: { name: 'NVFP4', block: 32, bits: 4, table: DOUBLED_FP4, wide: true, scale: 'bf16', scalePerHalf: true },
+  MXFP4: { name: 'MXFP4', block: 32, bits: 4, table: FP4_DOUBLED, offset: 12, scale: 'bf16' },
+  NVFP4: { name: 'NVFP4', block: 32, bits: 4, table: FP4_DOUBLED, wide: true, scale: 'bf16', scalePerHalf: true },
   Q1_0: { name: 'Q1_0', block: 32, bits: 1, table: [-1, 1], offset: 1, scale: 'f16' },
 } as const satisfies Record<string, CodeFormat>;
 

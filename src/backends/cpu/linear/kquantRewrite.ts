@@ -1,187 +1,158 @@
-import { f16ToF32, f32ToBf16, type StorageTypeName } from '../../../core/dtype.ts';
-import { quantFormat } from '../../../quant/index.ts';
+import { f16ToF32, f32ToBf16, type StorageTypeName, storageType } from '../../../core/dtype.ts';
+import { half } from '../../../quant/format.ts';
 import { CODE_FORMATS, type CodeFormat } from './kquant.ts';
+import { type BlockParts, GRID_TYPES } from './kquantGrids.ts';
 import { plainStored } from './kquantStored.ts';
-
-/**
- * How the blocks of a type are taken apart into the scales and codes of a layout. The type's own decoder does most of the
- * work: applied to a block whose scales have been set to one, it gives the values that the codes stand for.
- */
-interface Rewrite {
-  readonly format: CodeFormat;
-  /** Sets every scale of the block at `at` to one. */
-  setUnit(bytes: Uint8Array, at: number): void;
-  /** The scale of part `part` of a block (parts are as long as blocks of the layout, or halves of them). */
-  scale(bytes: Uint8Array, at: number, part: number): number;
-  /** The integer scale of a run. */
-  runScale?(bytes: Uint8Array, at: number, run: number): number;
-}
-
-const half = (bytes: Uint8Array, at: number): number => f16ToF32(bytes[at]! | (bytes[at + 1]! << 8));
-const setHalf = (bytes: Uint8Array, at: number, bits: number): void => {
-  bytes[at] = bits;
-  bytes[at + 1] = bits >> 8;
-};
-const HALF = { 1: 0x3c00, 4: 0x4400, 8: 0x4800 } as const;
-const nibble = (bytes: Uint8Array, at: number, i: number): number => (bytes[at + (i >> 1)]! >> ((i & 1) * 4)) & 15;
-const odd = (code: number): number => 2 * code + 1;
-
-/** The IQ types multiply with an odd number over 8 or 4: the fraction goes into the scale. */
-function iq(
-  format: CodeFormat,
-  fraction: 1 | 4 | 8,
-  clear: (bytes: Uint8Array, at: number) => void,
-  code: (bytes: Uint8Array, at: number, run: number) => number,
-): Rewrite {
-  return {
-    format,
-    setUnit(bytes, at) {
-      setHalf(bytes, at, HALF[fraction]);
-      clear(bytes, at);
-    },
-    scale: (bytes, at) => half(bytes, at) / fraction,
-    runScale: (bytes, at, run) => odd(code(bytes, at, run)),
-  };
-}
-
-/** Scales in the top nibbles of eight words, 4 or 8 bytes apart. */
-const inWords = (format: CodeFormat, fraction: 4 | 8, first: number, stride: number) =>
-  iq(
-    format,
-    fraction,
-    (bytes, at) => {
-      for (let run = 0; run < 8; run++) bytes[at + first + run * stride]! &= 15;
-    },
-    (bytes, at, run) => bytes[at + first + run * stride]! >> 4,
-  );
-/** Scales in nibbles from byte `first` to the end of the block. */
-const inNibbles = (format: CodeFormat, fraction: 1 | 8, first: number, count: number) =>
-  iq(
-    format,
-    fraction,
-    (bytes, at) => bytes.fill(0, at + first, at + first + count),
-    (bytes, at, run) => nibble(bytes, at + first, run),
-  );
-
-const IQ1_M_SCALES = 48;
-
-const REWRITES: Partial<Record<StorageTypeName, Rewrite>> = {
-  IQ2_XXS: inWords(CODE_FORMATS.IQ2_XXS, 8, 9, 8),
-  IQ3_XXS: inWords(CODE_FORMATS.IQ3_XXS, 4, 69, 4),
-  IQ2_XS: inNibbles(CODE_FORMATS.IQ2_S, 8, 66, 8),
-  IQ2_S: inNibbles(CODE_FORMATS.IQ2_S, 8, 74, 8),
-  IQ3_S: inNibbles(CODE_FORMATS.IQ3_S, 1, 106, 4),
-  IQ1_S: iq(
-    CODE_FORMATS.IQ1_S,
-    8,
-    (bytes, at) => {
-      for (let run = 0; run < 8; run++) bytes[at + 35 + 2 * run]! &= 0x8f;
-    },
-    (bytes, at, run) => (bytes[at + 35 + 2 * run]! >> 4) & 7,
-  ),
-  IQ1_M: {
-    format: CODE_FORMATS.IQ1_M,
-    setUnit(bytes, at) {
-      // The top nibbles of the four words are the binary16 number 8, the lowest nibble first.
-      for (let i = 0; i < 4; i++) setHalf(bytes, at + IQ1_M_SCALES + 2 * i, ((HALF[8] >> (4 * i)) & 15) << 12);
-    },
-    scale(bytes, at) {
-      let bits = 0;
-      for (let i = 0; i < 4; i++) bits |= (bytes[at + IQ1_M_SCALES + 2 * i + 1]! >> 4) << (4 * i);
-      return f16ToF32(bits) / 8;
-    },
-    runScale(bytes, at, run) {
-      const word = at + IQ1_M_SCALES + 2 * (run >> 2);
-      return odd(((bytes[word]! | (bytes[word + 1]! << 8)) >> (3 * (run & 3))) & 7);
-    },
-  },
-  TQ1_0: {
-    format: CODE_FORMATS.TQ2_0,
-    setUnit: (bytes, at) => setHalf(bytes, at + 52, HALF[1]),
-    scale: (bytes, at) => half(bytes, at + 52),
-  },
-  Q8_K: {
-    format: CODE_FORMATS.Q8_K,
-    setUnit: (bytes, at) => new DataView(bytes.buffer, bytes.byteOffset).setFloat32(at, 1, true),
-    scale: (bytes, at) => new DataView(bytes.buffer, bytes.byteOffset).getFloat32(at, true),
-  },
-  Q1_0: {
-    format: CODE_FORMATS.Q1_0,
-    setUnit: (bytes, at) => setHalf(bytes, at, HALF[1]),
-    scale: (bytes, at) => half(bytes, at),
-  },
-  NVFP4: {
-    format: CODE_FORMATS.NVFP4,
-    // The e4m3 number 2: the format halves its scales.
-    setUnit: (bytes, at) => bytes.fill(0x40, at, at + 4),
-    scale: (bytes, at, part) => e4m3Half(bytes[at + part]!),
-  },
-};
-
-/** Half of an unsigned e4m3 scale as NVFP4 reads it: 127 counts as zero, the top bit as nothing. */
-function e4m3Half(code: number): number {
-  return code === 127 ? 0 : f16ToF32((code & 127) << 7) * 2 ** 7;
-}
 
 /** Rewrites rows of a type into the form that the repacking kernel of its layout reads (`plainStored`). */
 export interface RowRewriter {
   readonly format: CodeFormat;
-  /** Bytes of `columns` columns when rewritten. */
-  rowBytes(columns: number): number;
   /** `source` holds whole rows, `target` has room for as many. */
   rewrite(source: Uint8Array, target: Uint8Array): void;
 }
 
-export function rowRewriter(name: StorageTypeName): RowRewriter | undefined {
-  const how = REWRITES[name];
-  if (!how) return undefined;
-  const { format } = how;
-  const { type, unpack } = quantFormat(name);
-  const stored = plainStored(format);
-  const block = new Uint8Array(type.blockBytes);
-  const values = new Float32Array(type.blockSize);
-  const codes = codesOf(format);
-  const perBlock = type.blockSize / format.block;
-  const scales = format.scalePerHalf ? 2 : 1;
-  const runs = format.run ? format.block / format.run : 0;
-  const firstCode = stored.bytes - format.block;
+const SUPER_BLOCK = 256;
+
+function superBlocks(name: StorageTypeName, parts: BlockParts): RowRewriter {
+  const { format } = parts;
+  const { blockBytes } = storageType(name);
+  const stored = plainStored(format).bytes;
+  const runs = format.run ? SUPER_BLOCK / format.run : 0;
+  const firstCode = stored - SUPER_BLOCK;
+  const words = new Uint32Array(SUPER_BLOCK / 4);
+  const codes = new Uint8Array(words.buffer);
   return {
     format,
-    rowBytes: (columns) => (columns / format.block) * stored.bytes,
     rewrite(source, target) {
       const out = new DataView(target.buffer, target.byteOffset, target.byteLength);
-      for (let at = 0, to = 0; at < source.length; at += type.blockBytes) {
-        block.set(source.subarray(at, at + type.blockBytes));
-        how.setUnit(block, 0);
-        unpack(block, 0, values, 0, 1);
-        for (let part = 0; part < perBlock; part++, to += stored.bytes) {
-          for (let i = 0; i < scales; i++) {
-            const scale = how.scale(source, at, part * scales + i);
-            if (format.scale === 'f32') out.setFloat32(to, scale, true);
-            else if (format.scale === 'bf16') out.setUint16(to + 2 * i, f32ToBf16(scale), true);
-            else out.setUint16(to, source[at]! | (source[at + 1]! << 8), true);
+      for (let at = 0, to = 0; at < source.length; at += blockBytes, to += stored) {
+        out.setFloat32(to, parts.scale(source, at), true);
+        const scales = to + firstCode - runs;
+        for (let run = 0; run < runs; run++) target[scales + run] = parts.runScale!(source, at, run);
+        parts.codes(source, at, words);
+        target.set(codes, to + firstCode);
+      }
+    },
+  };
+}
+
+const TQ1_0_SCALE = 52;
+/** Runs of bytes with base-3 digits: first byte, bytes, digits in each; the first digits of all bytes come first. */
+const TQ1_0_RUNS = [
+  [0, 32, 5],
+  [32, 16, 5],
+  [48, 4, 4],
+] as const;
+
+/** TQ1_0: the digits of a byte come out one by one as the integer part of the byte, read as a fraction, times 3. */
+function tq1_0(): BlockParts {
+  const digits = Uint8Array.from({ length: 5 * 256 }, (_, i) => ((((i & 255) * 3 ** (i >> 8)) & 255) * 3) >> 8);
+  // For each word of codes the first of its four bytes, and where their digits begin.
+  const words = TQ1_0_RUNS.flatMap(([first, count, perByte]) =>
+    Array.from({ length: (perByte * count) / 4 }, (_, i) => {
+      const column = 4 * i;
+      return { from: first + (column % count), digit: Math.floor(column / count) * 256 };
+    }),
+  );
+  const from = Uint8Array.from(words, (w) => w.from);
+  const digit = Uint16Array.from(words, (w) => w.digit);
+  return {
+    format: CODE_FORMATS.TQ2_0,
+    scale: (bytes, at) => half(bytes, at + TQ1_0_SCALE),
+    codes(bytes, at, out) {
+      for (let i = 0; i < out.length; i++) {
+        const m = at + from[i]!;
+        const n = digit[i]!;
+        const low = digits[n + bytes[m]!]! | (digits[n + bytes[m + 1]!]! << 8);
+        out[i] = low | (digits[n + bytes[m + 2]!]! << 16) | (digits[n + bytes[m + 3]!]! << 24);
+      }
+    },
+  };
+}
+
+const FLOAT_BYTES = 4;
+
+/** Q8_K: the codes are there already. */
+function q8_k(): RowRewriter {
+  const { blockBytes } = storageType('Q8_K');
+  const stored = FLOAT_BYTES + SUPER_BLOCK;
+  return {
+    format: CODE_FORMATS.Q8_K,
+    rewrite(source, target) {
+      for (let at = 0, to = 0; at < source.length; at += blockBytes, to += stored) {
+        target.set(source.subarray(at, at + stored), to);
+      }
+    },
+  };
+}
+
+/** Q1_0: 128 columns become four blocks with the same scale. */
+function q1_0(): RowRewriter {
+  const { blockBytes } = storageType('Q1_0');
+  return {
+    format: CODE_FORMATS.Q1_0,
+    rewrite(source, target) {
+      let to = 0;
+      for (let at = 0; at < source.length; at += blockBytes) {
+        for (let bits = at + 2; bits < at + blockBytes; bits++) {
+          if ((bits - at - 2) % 4 === 0) {
+            target[to++] = source[at]!;
+            target[to++] = source[at + 1]!;
           }
-          for (let run = 0; run < runs; run++) target[to + firstCode - runs + run] = how.runScale!(source, at, run);
-          for (let k = 0; k < format.block; k++) {
-            target[to + firstCode + k] = codes[values[part * format.block + k]! + CODES_MIDDLE]!;
-          }
+          const byte = source[bits]!;
+          for (let i = 0; i < 8; i++) target[to++] = (byte >> i) & 1;
         }
       }
     },
   };
 }
 
-/** Values of codes are at least −128 and at most 127. */
-const CODES_MIDDLE = 128;
+/** Half of an unsigned e4m3 scale as NVFP4 reads it: 127 counts as zero, the top bit as nothing. */
+function e4m3Half(code: number): number {
+  // As a binary16 number it has an exponent 8 too small.
+  return code === 127 ? 0 : f16ToF32((code & 127) << 7) * 2 ** 7;
+}
 
-/** The code of each value from −128 on. */
-function codesOf(format: CodeFormat): Uint8Array {
-  const codes = new Uint8Array(256);
-  if (format.bits === 8) return codes.map((_, i) => i - CODES_MIDDLE);
-  const values = format.table ?? Array.from({ length: 2 ** format.bits }, (_, code) => code - (format.offset ?? 0));
-  // The first of equal values: zero without a sign.
-  for (let code = values.length - 1; code >= 0; code--) codes[values[code]! + CODES_MIDDLE] = code;
-  return codes;
+/** NVFP4: 64 columns become two blocks; 8 bytes hold 16 columns, the first 8 in their low halves. */
+function nvfp4(): RowRewriter {
+  const { blockBytes } = storageType('NVFP4');
+  const scales = Uint16Array.from({ length: 256 }, (_, code) => f32ToBf16(e4m3Half(code)));
+  return {
+    format: CODE_FORMATS.NVFP4,
+    rewrite(source, target) {
+      let to = 0;
+      for (let at = 0; at < source.length; at += blockBytes) {
+        for (let group = 0; group < 4; group++) {
+          if (group % 2 === 0) {
+            for (const code of [source[at + group]!, source[at + group + 1]!]) {
+              target[to++] = scales[code]!;
+              target[to++] = scales[code]! >> 8;
+            }
+          }
+          const first = at + 4 + 8 * group;
+          for (let j = 0; j < 8; j++) {
+            const pair = source[first + j]!;
+            target[to + j] = pair & 15;
+            target[to + 8 + j] = pair >> 4;
+          }
+          to += 16;
+        }
+      }
+    },
+  };
+}
+
+const REWRITERS: Partial<Record<StorageTypeName, () => RowRewriter>> = {
+  TQ1_0: () => superBlocks('TQ1_0', tq1_0()),
+  Q8_K: q8_k,
+  Q1_0: q1_0,
+  NVFP4: nvfp4,
+};
+
+/** The rewriter of a type that has one. It is not to be used for two rewritings at a time. */
+export function rowRewriter(name: StorageTypeName): RowRewriter | undefined {
+  const parts = GRID_TYPES[name]?.();
+  return parts ? superBlocks(name, parts) : REWRITERS[name]?.();
 }
 
 const Q8_0_BYTES = 34;
