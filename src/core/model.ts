@@ -45,6 +45,8 @@ export interface Rope {
    * reference implementation, so sequences of other lengths cannot share it.
    */
   readonly growsBeyond?: number | undefined;
+  /** Positions it serves, where that is more than the model was trained on. */
+  readonly maxPositions?: number | undefined;
   /** Writes `rotaryDim / 2` cosines, then as many sines, at `out[at]`, as in a sequence of `length` tokens. */
   fill(out: Float32Array, at: number, position: number, length: number): void;
 }

@@ -52,6 +52,14 @@ describe('rotary embeddings', () => {
     expect(made({ rope_theta: 5000 }).key).not.toBe(made({ rope_theta: 5000 }, 32).key);
   });
 
+  it('says how far it reaches, and beyond which length every length differs', () => {
+    const dynamic = { max_position_embeddings: 16, rope_scaling: { type: 'dynamic', factor: 2.5 } };
+    expect(made(dynamic)).toMatchObject({ growsBeyond: 16, maxPositions: 40, switchLength: undefined });
+    expect(rotated(made(dynamic), 15)).toEqual(rotated(made(dynamic), 16));
+    expect(rotated(made(dynamic), 16)).not.toEqual(rotated(made(dynamic), 17));
+    expect(made({ max_position_embeddings: 16 })).toMatchObject({ growsBeyond: undefined, maxPositions: undefined });
+  });
+
   it('says beyond which length a sequence has to start over', () => {
     const factors = { short_factor: Array(8).fill(1), long_factor: Array(8).fill(2) };
     const long = { rope_scaling: { type: 'longrope', original_max_position_embeddings: 24, ...factors } };

@@ -31,7 +31,7 @@ export function decoder(w: Weights, p: DecoderParts): Decoder {
   return {
     vocab: head.shape[0],
     hidden: table.shape[1],
-    maxPositions: p.maxPositions,
+    maxPositions: w.ropes.reduce((n, rope) => Math.max(n, rope.maxPositions ?? 0), p.maxPositions),
     caches: w.caches,
     ropes: w.ropes,
     forward(s) {

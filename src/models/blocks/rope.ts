@@ -108,6 +108,7 @@ interface Frequencies {
   at(length: number): Float32Array;
   readonly switchLength?: number | undefined;
   readonly growsBeyond?: number | undefined;
+  readonly maxPositions?: number | undefined;
 }
 
 class RopeTable implements Rope {
@@ -115,6 +116,7 @@ class RopeTable implements Rope {
   readonly key: string;
   readonly switchLength: number | undefined;
   readonly growsBeyond: number | undefined;
+  readonly maxPositions: number | undefined;
   readonly #frequencies: Frequencies;
   readonly #factor: number;
 
@@ -123,6 +125,7 @@ class RopeTable implements Rope {
     this.key = JSON.stringify([{ ...spec, path: '' }, headDim]);
     this.switchLength = frequencies.switchLength;
     this.growsBeyond = frequencies.growsBeyond;
+    this.maxPositions = frequencies.maxPositions;
     this.#frequencies = frequencies;
     this.#factor = attentionFactor(spec);
   }
@@ -198,6 +201,7 @@ function dynamic(theta: number, dim: number, pairs: number, factor: number, max:
   let known = -1;
   return {
     growsBeyond: max,
+    maxPositions: Math.floor(max * factor),
     at(length) {
       const reached = Math.max(length, max);
       if (reached !== known) {
