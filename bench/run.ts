@@ -233,8 +233,8 @@ function ops(): KernelReport {
 const folders = [join(root, 'dist'), ...flags.vs.map((folder) => resolve(folder))];
 const builds = folders.flatMap((dist, i) =>
   flags.node.map((node) => {
-    const name = i === 0 ? 'this build' : (flags.vs[i - 1] as string);
-    return describe(flags.node.length > 1 ? `${name}, ${node}` : name, dist, node);
+    const build = describe(i === 0 ? 'this build' : (flags.vs[i - 1] as string), dist, node);
+    return flags.node.length > 1 ? { ...build, name: `${build.name}, ${build.runtime}` } : build;
   }),
 );
 const where = machine(root);
