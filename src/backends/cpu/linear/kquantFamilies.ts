@@ -101,12 +101,14 @@ export function codeFamilies(
     return [type, codeFamily(type, stored, block32)] as const;
   });
   const others = REWRITTEN.map((name) => {
-    const rewriter = rowRewriter(name)!;
-    const { format } = rewriter;
-    const stored = plainStored(format);
-    const block = { blockSize: format.block, blockBytes: stored.bytes };
-    const rewrite: Family['rewrite'] = (raw, columns) => rewritten(raw, columns, block, rewriter.rewrite);
-    return [name, codeFamily(name, stored, block32, rewrite)] as const;
+    const make: MakeFamily = (variant) => {
+      const rewriter = rowRewriter(name)!;
+      const stored = plainStored(rewriter.format);
+      const block = { blockSize: rewriter.format.block, blockBytes: stored.bytes };
+      const rewrite: Family['rewrite'] = (raw, columns) => rewritten(raw, columns, block, rewriter.rewrite);
+      return codeFamily(name, stored, block32, rewrite)(variant);
+    };
+    return [name, make] as const;
   });
   const { blockSize, blockBytes } = storageType('Q8_0');
   const q8_1: MakeFamily = (variant) => ({

@@ -149,7 +149,7 @@ const REWRITERS: Partial<Record<StorageTypeName, () => RowRewriter>> = {
   NVFP4: nvfp4,
 };
 
-/** The rewriter of a type that has one. It is not to be used for two rewritings at a time. */
+/** The rewriter of a type that has one. */
 export function rowRewriter(name: StorageTypeName): RowRewriter | undefined {
   const parts = GRID_TYPES[name]?.();
   return parts ? superBlocks(name, parts) : REWRITERS[name]?.();
