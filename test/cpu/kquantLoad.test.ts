@@ -87,4 +87,33 @@ describe.each<readonly [string, CpuOptions]>([
       for (const t of [out, y, w]) t.dispose();
     }
   });
+
+  it('serve experts', async () => {
+    const backend = await createCpuBackend(options);
+    live.push(backend);
+    const [features, expertCount, rows, perRow] = [16, 3, 9, 2];
+    const next = random(3);
+    for (const name of ['Q4_K', 'Q6_K', 'IQ3_S', 'MXFP4', 'NVFP4'] as const) {
+      const { w, values } = await load(backend, [part(name, features * expertCount, 5)]);
+      const x = Float32Array.from({ length: rows * COLUMNS }, () => next() - 0.5);
+      const chosen = Int32Array.from({ length: rows * perRow }, (_, p) => (p * p + 1) % expertCount);
+      const y = backend.alloc([rows * perRow, features]);
+      const ids = backend.upload(chosen, [rows, perRow]);
+      backend.ops.linearExperts?.(y, backend.upload(x, [rows, COLUMNS]), w, ids, expertCount);
+      const result = (await backend.read(y)) as Float32Array;
+      let difference = 0;
+      let norm = 0;
+      result.forEach((value, i) => {
+        const pair = Math.floor(i / features);
+        const row = (chosen[pair]! * features + (i % features)) * COLUMNS;
+        const input = Math.floor(pair / perRow) * COLUMNS;
+        let sum = 0;
+        for (let k = 0; k < COLUMNS; k++) sum += x[input + k]! * values[row + k]!;
+        difference += (value - sum) ** 2;
+        norm += sum ** 2;
+      });
+      expect(Math.sqrt(difference / norm), name).toBeLessThan(0.02);
+      for (const t of [y, w]) t.dispose();
+    }
+  });
 });

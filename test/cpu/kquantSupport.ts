@@ -1,7 +1,7 @@
 import type { Variant } from '../../src/backends/cpu/kernel.ts';
 import { FAMILIES } from '../../src/backends/cpu/linear/families.ts';
 import { type Family, kernelsOf } from '../../src/backends/cpu/linear/family.ts';
-import { GROUP, groupsOf, TILE } from '../../src/backends/cpu/linear/layout.ts';
+import { ACTIVATION_SCALE, GROUP, groupsOf, TILE } from '../../src/backends/cpu/linear/layout.ts';
 import type { RawSection } from '../../src/core/backend.ts';
 import { f32ToF16, rowBytes, type StorageTypeName, storageType } from '../../src/core/dtype.ts';
 import { quantFormat } from '../../src/quant/index.ts';
@@ -160,6 +160,28 @@ export function multiply(s: Setup, how: 'wasm' | 'twin', options: MultiplyOption
   run(0, TILE, full);
   run(full * TILE, tokens % TILE, tokens % TILE ? 1 : 0);
   return bits(b.views, at.y, tokens * (rows + 3));
+}
+
+/** What SIMD128 kernels multiply with: the inputs as rounded, `[token, column]`. */
+export function roundedInputs(s: Setup): Float64Array {
+  const { b, at, columns, tokens } = s;
+  const perBlock = s.family.activation.name === 'k16' ? 256 : 32;
+  const blocks = columns / perBlock;
+  const out = new Float64Array(tokens * columns);
+  for (let t = 0; t < tokens; t++) {
+    const first = t - (t % TILE);
+    const n = Math.min(TILE, tokens - first);
+    for (let k = 0; k < columns; k++) {
+      const block = Math.floor(k / perBlock);
+      const inBlock = k % perBlock;
+      const step = perBlock === 256 ? inBlock >> 2 : 2 * ((k & 15) >> 2) + (inBlock >> 4);
+      const word = first * columns * 0.5 + ((block * perBlock) / 2) * n + (step * 2 + (k & 1)) * n + (t - first);
+      const code = b.views.i16[at.q / 2 + word * 2 + ((k & 2) >> 1)]!;
+      const scale = b.views.f32[at.d / 4 + first * blocks + block * n + (t - first)]!;
+      out[t * columns + k] = code * (perBlock === 256 ? scale : scale / ACTIVATION_SCALE);
+    }
+  }
+  return out;
 }
 
 export const floats = (words: Uint32Array): Float32Array => new Float32Array(words.buffer);
