@@ -108,7 +108,7 @@ function elementwise(): void {
     bBatch: 0,
     outBatch: 0,
   };
-  const shape = { outRow: size * 4, m: size, n: size, k: size, bias: 0 };
+  const shape = { outRow: size * 4, aRow: size * 4, aStep: 4, m: size, n: size, k: size, bias: 0 };
   for (const kernel of [matmul, matmulTransposed]) {
     const us = time(() => b.wasm(kernel, { ...square, ...shape }));
     report(`${kernel.name} ${size}³`, us, 1, 'us', `, ${((2 * size ** 3) / us.best / 1e3).toFixed(1)} GFLOP/s`);

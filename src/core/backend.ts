@@ -33,6 +33,7 @@ export interface KvSpec {
   readonly kvHeads: number;
   readonly keyDim: number;
   readonly valueDim: number;
+  /** `f16`: two bytes an element, in half precision or another form that is as good. */
   readonly dtype: 'f32' | 'f16';
 }
 

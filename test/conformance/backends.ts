@@ -8,12 +8,15 @@ export interface Candidate {
   readonly name: string;
   /** A back-end, or the reason why there is none here. */
   create(): Promise<Backend | string>;
+  /** Random runs of every case. */
+  readonly runs: number;
   /** Normalised error allowed where an op is not bound by f32 rounding alone; `undefined`: the bound of the case. */
   readonly nmse?: (op: string, detail: string) => number | undefined;
 }
 
-const cpu = (name: string, options: Parameters<typeof createCpuBackend>[0]): Candidate => ({
+const cpu = (name: string, runs: number, options: Parameters<typeof createCpuBackend>[0]): Candidate => ({
   name,
+  runs,
   create: () => createCpuBackend(options),
   nmse: (op, detail) => {
     // Activations and 16-bit caches are rounded there.
@@ -24,8 +27,8 @@ const cpu = (name: string, options: Parameters<typeof createCpuBackend>[0]): Can
 });
 
 export const candidates: readonly Candidate[] = [
-  { name: 'composed', create: async () => new ReferenceBackend({ requiredOnly: true }) },
-  cpu('cpu', { threads: 1 }),
-  cpu('cpu with 3 threads', { threads: 3 }),
-  cpu('cpu without SIMD', { simd: 'off' }),
+  { name: 'composed', create: async () => new ReferenceBackend({ requiredOnly: true }), runs: 25 },
+  cpu('cpu', 25, { threads: 1 }),
+  cpu('cpu with 3 threads', 12, { threads: 3 }),
+  cpu('cpu without SIMD', 8, { simd: 'off' }),
 ];

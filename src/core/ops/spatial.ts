@@ -34,8 +34,15 @@ export function pool(x: Tensor, options: PoolOptions): Tensor {
   const { size, stride } = options;
   const lead = x.shape.length - size.length;
   const whole = (n: number) => Number.isInteger(n) && n >= 1;
-  if (lead < 0 || size.length < 1 || stride.length !== size.length || !size.every(whole) || !stride.every(whole)) {
-    refuse('pool', `sizes and strides for up to ${x.shape.length} axes`, `[${size}] and [${stride}]`);
+  if (
+    lead < 0 ||
+    size.length < 1 ||
+    size.length > 3 ||
+    stride.length !== size.length ||
+    !size.every(whole) ||
+    !stride.every(whole)
+  ) {
+    refuse('pool', `sizes and strides for 1 to ${Math.min(3, x.shape.length)} axes`, `[${size}] and [${stride}]`);
   }
   const shape = x.shape.map((n, i) =>
     i < lead ? n : Math.floor((n - (size[i - lead] as number)) / (stride[i - lead] as number)) + 1,

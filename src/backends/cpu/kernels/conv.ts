@@ -3,7 +3,7 @@ import type { Expr } from '../wasm/expr.ts';
 import { f32, f32x4, i32, v128 } from '../wasm/ops.ts';
 
 /** Sizes of a convolution over three axes (missing ones in front have size 1): input, kernel, output, and how it steps. */
-const SPATIAL = {
+export const SPATIAL = {
   inD: 'i32',
   inH: 'i32',
   inW: 'i32',

@@ -9,12 +9,15 @@ const FIELDS = {
   out: 'i32',
   a: 'i32',
   b: 'i32',
-  /** Pairs of matrices, and the distances between them, and between rows of `out`, in bytes. */
+  /** Pairs of matrices, and the distances between them, and between rows of `out`; all in bytes. */
   batch: 'i32',
   aBatch: 'i32',
   bBatch: 'i32',
   outBatch: 'i32',
   outRow: 'i32',
+  /** Distances between rows of `a`, and between numbers of a row: the transpose of a matrix is read as it lies. */
+  aRow: 'i32',
+  aStep: 'i32',
   m: 'i32',
   n: 'i32',
   k: 'i32',
@@ -41,12 +44,11 @@ export const matmul = defineKernel({
     const po = f.i32('po');
     const column = f.i32('column');
     const steps = f.i32('steps');
-    const rowBytes = f.i32('rowBytes', i32.shl(t.k, 2));
     const stepBytes = f.i32('stepBytes', i32.shl(t.n, 2));
     f.for(unit, from, to, 1, () => {
       const index = f.i32('index', i32.divU(unit, pairs));
       const row = f.i32('row', i32.shl(i32.remU(unit, pairs), 1));
-      pa.set(i32.add(i32.add(t.a, i32.mul(index, t.aBatch)), i32.mul(row, rowBytes)));
+      pa.set(i32.add(i32.add(t.a, i32.mul(index, t.aBatch)), i32.mul(row, t.aRow)));
       pb.set(i32.add(t.b, i32.mul(index, t.bBatch)));
       po.set(i32.add(i32.add(t.out, i32.mul(index, t.outBatch)), i32.mul(row, t.outRow)));
       const both = f.i32('both', i32.ltU(i32.add(row, 1), t.m));
@@ -58,9 +60,9 @@ export const matmul = defineKernel({
       });
       const tile = (rows: number) => {
         const source = f.i32('source', i32.add(pb, i32.shl(column, 2)));
-        const words = Array.from({ length: rows }, (_, q) => f.i32('word', q ? i32.add(pa, rowBytes) : pa));
+        const words = Array.from({ length: rows }, (_, q) => f.i32('word', q ? i32.add(pa, t.aRow) : pa));
         steps.set(t.k);
-        emitTile(f, ctx, 'f32', source, words, steps, stepBytes).forEach((sums, q) => {
+        emitTile(f, ctx, 'f32', source, words, steps, stepBytes, t.aStep).forEach((sums, q) => {
           const start = i32.add(po, i32.shl(column, 2));
           const target = f.i32('target', q ? i32.add(start, t.outRow) : start);
           sums.forEach((sum, v) => {
@@ -70,13 +72,13 @@ export const matmul = defineKernel({
       };
       const single = (q: number) => {
         const source = f.i32('source', i32.add(pb, i32.shl(column, 2)));
-        const word = f.i32('word', q ? i32.add(pa, rowBytes) : pa);
+        const word = f.i32('word', q ? i32.add(pa, t.aRow) : pa);
         const sum = f.v128('sum', v128.zero());
         steps.set(t.k);
         f.doWhile(() => {
           sum.set(ctx.madd(v128.load32Zero(source), v128.load32Zero(word), sum));
           source.inc(stepBytes);
-          word.inc(4);
+          word.inc(t.aStep);
           steps.inc(-1);
         }, steps);
         const start = i32.add(po, i32.shl(column, 2));
@@ -106,13 +108,13 @@ export const matmul = defineKernel({
       const index = Math.floor(unit / pairs);
       const first = (unit % pairs) * ROWS;
       for (let row = first; row < Math.min(first + ROWS, t.m); row++) {
-        const a = ((t.a + index * t.aBatch) >>> 2) + row * t.k;
+        const a = (t.a + index * t.aBatch + row * t.aRow) >>> 2;
         const b = (t.b + index * t.bBatch) >>> 2;
         const out = (t.out + index * t.outBatch + row * t.outRow) >>> 2;
         const bias = t.bias ? f32[(t.bias >>> 2) + row]! : 0;
         for (let c = 0; c < t.n; c++) {
           let sum = 0;
-          for (let i = 0; i < t.k; i++) sum = m.madd(f32[b + i * t.n + c]!, f32[a + i]!, sum);
+          for (let i = 0; i < t.k; i++) sum = m.madd(f32[b + i * t.n + c]!, f32[a + i * (t.aStep / 4)]!, sum);
           f32[out + c] = m.add(sum, bias);
         }
       }
@@ -120,7 +122,7 @@ export const matmul = defineKernel({
   },
 });
 
-/** `out = a bᵀ (+ bias)` for `a` `[m, k]` and `b` `[n, k]`, `batch` times. Threads share pairs of rows. */
+/** `out = a bᵀ (+ bias)` for `a` `[m, k]` and `b` `[n, k]`, both without gaps, `batch` times. Threads share pairs of rows. */
 export const matmulTransposed = defineKernel({
   name: 'matmulTransposed',
   fields: FIELDS,

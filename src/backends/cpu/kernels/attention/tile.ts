@@ -9,7 +9,7 @@ export const VECTORS = 4;
 
 /**
  * `sums[q][v] = Σ over steps of word(pb[q]) · vector v of the step at pa`: the tile both for queries against keys and for
- * weights against values. Steps lie `stepBytes` apart. Pointers end behind what they
+ * weights against values. Steps lie `stepBytes` apart, words `wordBytes`. Pointers end behind what they
  * read; `steps` is at least 1 and ends as 0.
  */
 export function emitTile(
@@ -20,6 +20,7 @@ export function emitTile(
   pb: readonly Local<'i32'>[],
   steps: Local<'i32'>,
   stepBytes: I32 = STEP_BYTES,
+  wordBytes: I32 = 4,
 ): Local<'v128'>[][] {
   const sums = pb.map(() => Array.from({ length: VECTORS }, () => f.v128('sum', v128.zero())));
   const word = pb.map(() => f.v128('word'));
@@ -36,7 +37,7 @@ export function emitTile(
       });
     }
     pa.inc(stepBytes);
-    for (const p of pb) p.inc(4);
+    for (const p of pb) p.inc(wordBytes);
     steps.inc(-1);
   }, steps);
   return sums;
