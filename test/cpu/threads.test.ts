@@ -54,7 +54,6 @@ const load = defineKernel({
   twin() {},
 });
 
-const KERNELS = [chain, count, load] as readonly Kernel[];
 const MORE = [
   defineKernel({ ...count, name: 'more', emit: (f, a) => f.drop(i32.atomicAdd(a.counter, 1000)), twin() {} }),
 ] as readonly Kernel[];
@@ -69,14 +68,12 @@ async function start(threads: number, spin: number) {
   const memories = [memory];
   const ring = new Ring(memories);
   const kernels = new Kernels({ variant: { fma: false, dot: 'simd' }, shared: threads > 0, compile: true, memories });
-  const executor = threads
-    ? await ThreadExecutor.start(memory, threads, spin, () => ring.leave())
-    : new InlineExecutor();
+  const threaded = new ThreadExecutor(memory, spin, () => ring.leave());
+  if (threads) await threaded.start(threads);
+  const executor: Executor = threads ? threaded : new InlineExecutor(memory);
   live.push(executor);
-  executor.addMemory(memory.wasm);
-  ring.attach(executor);
-  await kernels.attach(executor);
-  await kernels.install(KERNELS);
+  ring.attach(executor, kernels);
+  kernels.attach(executor);
   const data = memory.heap.allocate(4096)!;
   ring.refresh();
   return { memory, ring, kernels, executor, data };
@@ -134,13 +131,12 @@ describe.each([
     expect(s.ring.idle).toBe(true);
   });
 
-  it('several waits end in order, and modules can be added in between', async () => {
+  it('several waits end in order, and new kernels are compiled in between', async () => {
     const s = await start(threads, spin);
     encodeCount(s);
     const first = s.ring.finish();
     encodeCount(s);
     const second = s.ring.finish();
-    await s.kernels.install(MORE);
     encodeCount(s, MORE[0]);
     await s.ring.finish();
     expect(counter(s)).toBe(1002 * nt);

@@ -171,6 +171,7 @@ export class CpuBackend implements Backend {
     return {
       threads: this.#executor.threads,
       entry: (kernel: Kernel) => this.#kernels.entry(kernel),
+      require: (entry: number) => this.#kernels.require(entry),
       begin: (entry: number, independent?: boolean) => ring.begin(entry, independent),
       get words() {
         return ring.words;

@@ -3,8 +3,8 @@ import type { Installation } from './worker.ts';
 /** Runs the commands of the ring. */
 export interface Executor {
   readonly threads: number;
-  /** Instantiates modules: the interpreter first, then bundles of kernels. */
-  install(installations: readonly Installation[]): Promise<void>;
+  /** Instantiates a module before it runs any command published later. */
+  install(installation: Installation): void;
   /** A further memory; its number is its place in the order of adding. */
   addMemory(memory: WebAssembly.Memory): void;
   /** Commands before `position` may run from now on. */

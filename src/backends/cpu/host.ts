@@ -12,8 +12,10 @@ import type { Kernel } from './kernel.ts';
  */
 export interface OpHost {
   readonly threads: number;
-  /** Number of an installed kernel, for `begin`: look it up once, when the ops are made. */
+  /** Number of a kernel, for `begin`: look it up once, when the ops are made. */
   entry(kernel: Kernel): number;
+  /** Makes a kernel callable that is called by another one, not by a command of its own. */
+  require(entry: number): void;
   /** Starts a command and returns the word index of its record. `independent`: no barrier behind it. */
   begin(entry: number, independent?: boolean): number;
   readonly words: Int32Array;

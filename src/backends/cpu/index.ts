@@ -5,7 +5,8 @@
  * (`interpreter.ts`), each its share of every command, with a barrier in between, and tell when a step is done. Where
  * there is no shared memory or no worker, the caller executes the same code itself (`inline.ts`); without SIMD it runs the
  * TypeScript twins of the kernels. **Kernels** (`kernel.ts`, `kernels/`, `linear/`) are written with the assembler in
- * `wasm/`. **Weights** are repacked while they are read (`linear/load.ts`, `linear/layout.ts`).
+ * `wasm/`, and compiled when they are first used (`kernels.ts`). **Weights** are repacked while they are read
+ * (`linear/load.ts`, `linear/layout.ts`).
  */
 import type { Backend, BackendOptions } from '../../core/backend.ts';
 import { messageOf } from '../../core/errors.ts';
@@ -13,8 +14,7 @@ import { availableThreads, keepBestThreads } from './autoThreads.ts';
 import { CpuBackend, type CpuParts } from './backend.ts';
 import type { Executor } from './executor.ts';
 import { InlineExecutor, TwinExecutor } from './inline.ts';
-import { type Choice, chooseInstructions } from './instructions.ts';
-import { baseKernels } from './kernels/index.ts';
+import { chooseInstructions } from './instructions.ts';
 import { Kernels } from './kernels.ts';
 import { CpuMemory } from './memory.ts';
 import { MAX_THREADS } from './memoryMap.ts';
@@ -33,58 +33,52 @@ const SPIN = 2000;
 
 /** Creates the back-end; `dispose` it when done. */
 export async function createCpuBackend(options: CpuOptions = {}): Promise<Backend> {
-  const choice = await chooseInstructions(options.simd ?? 'auto', options.strict ?? false);
-  const reasons = [choice.reason];
-  const wantThreads = choice.level !== 'off' && !options.inline && options.threads !== 0;
-  const shared = wantThreads && typeof SharedArrayBuffer === 'function';
-  if (wantThreads && !shared) reasons.push('no shared memory here: executed by the caller');
-  const parts = await assemble(choice, shared, options, reasons);
-  return new CpuBackend(parts);
-}
-
-async function assemble(choice: Choice, shared: boolean, options: CpuOptions, reasons: string[]): Promise<CpuParts> {
-  const compile = choice.level !== 'off';
-  const memories = [new CpuMemory({ shared })];
+  const { simd = 'auto', strict = false, threads = 'auto', inline = false, limits } = options;
+  const reasons: string[] = [];
+  const wantsThreads = simd !== 'off' && !inline && threads !== 0;
+  const shared = wantsThreads && typeof SharedArrayBuffer === 'function';
+  if (wantsThreads && !shared) reasons.push('no shared memory here: the caller executes');
+  const memory = new CpuMemory({ shared });
+  const memories = [memory];
   const ring = new Ring(memories);
+  // Workers start while the instructions are chosen.
+  const starting = shared ? startThreads(memory, ring, threads, reasons) : undefined;
+  const choice = await chooseInstructions(simd, strict);
+  reasons.unshift(choice.reason);
+  const compile = choice.level !== 'off';
   const kernels = new Kernels({ variant: choice.variant, shared, compile, memories });
-  const executor = await start(memories[0]!, ring, kernels, compile, shared, options, reasons);
-  ring.attach(executor);
-  await kernels.attach(executor);
-  await kernels.install(baseKernels);
-  if (executor instanceof ThreadExecutor && isAuto(options.threads)) {
-    reasons.push(await keepBestThreads(executor, ring, kernels, memories[0]!));
+  const workers = await starting;
+  if (!compile) await workers?.dispose();
+  const executor: Executor = compile
+    ? (workers ?? new InlineExecutor(memory))
+    : new TwinExecutor(memory, kernels.table);
+  ring.attach(executor, kernels);
+  kernels.attach(executor);
+  if (executor instanceof ThreadExecutor && threads === 'auto') {
+    reasons.push(await keepBestThreads(executor, ring, kernels, memory));
   }
-  return {
-    ...{ memories, ring, kernels, executor },
+  return new CpuBackend({
+    ...{ memories, ring, kernels, executor, limits },
     info: { name: 'cpu', threads: executor.threads, simd: choice.level, reason: reasons.join('; ') },
     expand: !compile,
-    limits: options.limits,
-  };
+  });
 }
 
-const isAuto = (threads: CpuOptions['threads']) => threads === undefined || threads === 'auto';
-
-async function start(
+/** The started threads, or nothing where the runtime has no workers or forbids them. */
+async function startThreads(
   memory: CpuMemory,
   ring: Ring,
-  kernels: Kernels,
-  compile: boolean,
-  shared: boolean,
-  options: CpuOptions,
+  threads: number | 'auto',
   reasons: string[],
-): Promise<Executor> {
-  if (!compile) return new TwinExecutor(memory, kernels.table);
-  if (shared) {
-    try {
-      const threads = typeof options.threads === 'number' ? options.threads : await availableThreads();
-      const executor = await ThreadExecutor.start(memory, Math.min(MAX_THREADS, threads), SPIN, () => ring.leave());
-      executor.addMemory(memory.wasm);
-      return executor;
-    } catch (error) {
-      reasons.push(`no workers here (${messageOf(error)}): executed by the caller`);
-    }
+): Promise<ThreadExecutor | undefined> {
+  const executor = new ThreadExecutor(memory, SPIN, () => ring.leave());
+  try {
+    const count = threads === 'auto' ? await availableThreads() : threads;
+    await executor.start(Math.min(MAX_THREADS, count));
+    return executor;
+  } catch (error) {
+    await executor.dispose();
+    reasons.push(`no workers here (${messageOf(error)}): the caller executes`);
+    return undefined;
   }
-  const executor = new InlineExecutor();
-  executor.addMemory(memory.wasm);
-  return executor;
 }

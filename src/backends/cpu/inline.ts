@@ -1,4 +1,5 @@
 import { InferenceError, messageOf } from '../../core/errors.ts';
+import { interpreterModule } from './bundle.ts';
 import type { Executor } from './executor.ts';
 import { type CallTwin, COMMAND_BYTES, COMMAND_KERNEL, type Kernel } from './kernel.ts';
 import type { CpuMemory } from './memory.ts';
@@ -13,22 +14,22 @@ interface InterpreterExports {
 /** Runs commands in the calling thread as soon as they are published. */
 export class InlineExecutor implements Executor {
   readonly threads = 1;
-  readonly #memories: WebAssembly.Memory[] = [];
-  #interpreter: InterpreterExports | undefined;
+  readonly #memories: WebAssembly.Memory[];
+  readonly #interpreter: InterpreterExports;
   #position = 0;
 
-  async install(installations: readonly Installation[]): Promise<void> {
-    for (const { module, memory, tableBase } of installations) {
-      const env = {
-        memory: this.#memories[memory]!,
-        tableBase,
-        copy: this.#copy,
-        signal: () => {},
-        ...(this.#interpreter ? { table: this.#interpreter.table } : {}),
-      };
-      const { exports } = await WebAssembly.instantiate(module, { env });
-      this.#interpreter ??= exports as unknown as InterpreterExports;
-    }
+  constructor(memory: CpuMemory) {
+    const module = new WebAssembly.Module(interpreterModule(memory.shared));
+    this.#memories = [memory.wasm];
+    const { exports } = new WebAssembly.Instance(module, {
+      env: { memory: memory.wasm, copy: this.#copy, signal: () => {} },
+    });
+    this.#interpreter = exports as unknown as InterpreterExports;
+  }
+
+  install({ module, memory, tableBase }: Installation): void {
+    const env = { memory: this.#memories[memory]!, table: this.#interpreter.table, tableBase };
+    new WebAssembly.Instance(module, { env });
   }
 
   addMemory(memory: WebAssembly.Memory): void {
@@ -37,7 +38,7 @@ export class InlineExecutor implements Executor {
 
   publish(position: number): void {
     try {
-      this.#interpreter!.runInline(this.#position, position);
+      this.#interpreter.runInline(this.#position, position);
     } catch (error) {
       throw new InferenceError(`cpu: a kernel failed: ${messageOf(error)}`, { cause: error });
     }
@@ -74,7 +75,7 @@ export class TwinExecutor implements Executor {
     this.#kernels = kernels;
   }
 
-  async install(): Promise<void> {}
+  install(): void {}
 
   addMemory(): void {}
 

@@ -1,86 +1,74 @@
 import { UnsupportedError } from '../../core/errors.ts';
-import { bundle, interpreterModule, TABLE_SIZE } from './bundle.ts';
+import { bundle, TABLE_SIZE } from './bundle.ts';
 import type { Executor } from './executor.ts';
 import { FIRST_ENTRY } from './interpreter.ts';
 import type { Kernel, Variant } from './kernel.ts';
 import type { CpuMemory } from './memory.ts';
 import { POOL_BASE, POOL_BYTES } from './memoryMap.ts';
 import { ConstantPool } from './wasm/constants.ts';
-import type { Installation } from './worker.ts';
 
-interface Bundle {
-  readonly kernels: readonly Kernel[];
-  readonly module: WebAssembly.Module | undefined;
-  /** First table entry, by number of the memory; `undefined` where it has no instance. */
-  readonly bases: (number | undefined)[];
-}
-
-/** Compiles kernels in bundles, on demand, and knows their table entries. */
+/**
+ * Gives kernels their table entries, and compiles each when its first command is written: a model uses a fraction of all
+ * kernels, and each takes about a millisecond.
+ */
 export class Kernels {
   /** By table entry, for the twins. */
   readonly table: (Kernel | undefined)[] = new Array(FIRST_ENTRY).fill(undefined);
   readonly variant: Variant;
   readonly #shared: boolean;
-  readonly #compile: boolean;
   readonly #pool = new ConstantPool(POOL_BASE, POOL_BYTES);
-  readonly #memories: CpuMemory[];
-  readonly #bundles = new Map<readonly Kernel[], Promise<Bundle>>();
-  readonly #entries = new Map<Kernel, { readonly bundle: Bundle; readonly place: number }>();
+  readonly #memories: readonly CpuMemory[];
+  /** Entries by memory. */
+  readonly #entries: Map<Kernel, number>[] = [];
+  readonly #modules = new Map<Kernel, WebAssembly.Module>();
+  /** By entry: number of the memory, and whether it can be called. */
+  readonly #memoryOf = new Uint8Array(TABLE_SIZE);
+  readonly #ready = new Uint8Array(TABLE_SIZE);
   #executor: Executor | undefined;
 
-  /** `compile: false` uses the twins only. `memories` grows with the back-end. */
-  constructor(options: { variant: Variant; shared: boolean; compile: boolean; memories: CpuMemory[] }) {
+  /** Without `compile` only the twins are used. `memories` may grow. */
+  constructor(options: { variant: Variant; shared: boolean; compile: boolean; memories: readonly CpuMemory[] }) {
     this.variant = options.variant;
     this.#shared = options.shared;
-    this.#compile = options.compile;
     this.#memories = options.memories;
+    if (options.compile) this.#ready.fill(1, 0, FIRST_ENTRY);
+    else this.#ready.fill(1);
   }
 
-  async attach(executor: Executor): Promise<void> {
+  attach(executor: Executor): void {
     this.#executor = executor;
-    if (!this.#compile) return;
-    const module = await WebAssembly.compile(interpreterModule(this.#shared));
-    await executor.install([{ module, memory: 0, tableBase: 0 }]);
   }
 
-  /** Makes the kernels of one list (always the same array) callable on memory `memory`. */
-  async install(kernels: readonly Kernel[], memory = 0): Promise<void> {
-    let found = this.#bundles.get(kernels);
-    if (!found) {
-      found = this.#build(kernels);
-      this.#bundles.set(kernels, found);
-    }
-    const ready = await found;
-    if (ready.bases[memory] !== undefined) return;
-    const tableBase = this.table.length;
-    if (tableBase + kernels.length > TABLE_SIZE) {
+  /** The table entry of a kernel on one of the memories, always the same. */
+  entry(kernel: Kernel, memory = 0): number {
+    this.#entries[memory] ??= new Map();
+    const known = this.#entries[memory].get(kernel);
+    if (known !== undefined) return known;
+    const entry = this.table.push(kernel) - 1;
+    if (entry >= TABLE_SIZE) {
       throw new UnsupportedError(`cpu: more than ${TABLE_SIZE} kernels; use fewer formats or memories`);
     }
-    ready.bases[memory] = tableBase;
-    this.table.push(...kernels);
-    this.#pool.write(this.#memories[memory]!.wasm.buffer);
-    if (ready.module) {
-      const installation: Installation = { module: ready.module, memory, tableBase };
-      await this.#executor!.install([installation]);
+    this.#entries[memory].set(kernel, entry);
+    this.#memoryOf[entry] = memory;
+    return entry;
+  }
+
+  /** Makes an entry callable by the commands that follow. */
+  require(entry: number): void {
+    if (!this.#ready[entry]) this.#compile(entry);
+  }
+
+  #compile(entry: number): void {
+    const kernel = this.table[entry];
+    if (!kernel) throw new UnsupportedError(`cpu: no kernel has the number ${entry}`);
+    let module = this.#modules.get(kernel);
+    if (!module) {
+      module = new WebAssembly.Module(bundle([kernel], this.variant, this.#shared, this.#pool));
+      this.#modules.set(kernel, module);
     }
-  }
-
-  /** The table entry of an installed kernel. */
-  entry(kernel: Kernel, memory = 0): number {
-    const found = this.#entries.get(kernel);
-    const base = found?.bundle.bases[memory];
-    if (!found || base === undefined) throw new UnsupportedError(`kernel ${kernel.name}: not installed`);
-    return base + found.place;
-  }
-
-  async #build(kernels: readonly Kernel[]): Promise<Bundle> {
-    const module = this.#compile
-      ? await WebAssembly.compile(bundle(kernels, this.variant, this.#shared, this.#pool))
-      : undefined;
-    const built: Bundle = { kernels, module, bases: [] };
-    kernels.forEach((kernel, place) => {
-      this.#entries.set(kernel, { bundle: built, place });
-    });
-    return built;
+    const memory = this.#memoryOf[entry]!;
+    this.#pool.write(this.#memories[memory]!.wasm.buffer);
+    this.#executor!.install({ module, memory, tableBase: entry });
+    this.#ready[entry] = 1;
   }
 }

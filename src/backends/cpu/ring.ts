@@ -1,6 +1,7 @@
 import type { Executor } from './executor.ts';
 import { FLAG, NOP } from './interpreter.ts';
 import { COMMAND_BYTES, COMMAND_FLAGS, COMMAND_KERNEL } from './kernel.ts';
+import type { Kernels } from './kernels.ts';
 import type { CpuMemory } from './memory.ts';
 import { RING_BASE, RING_COMMANDS } from './memoryMap.ts';
 
@@ -17,6 +18,7 @@ export class Ring {
   floats: Float32Array;
   readonly #memories: readonly CpuMemory[];
   #executor: Executor | undefined;
+  #kernels: Kernels | undefined;
   #position = 0;
   #published = 0;
   /** Position behind the last signal, and what waits for it. */
@@ -36,8 +38,9 @@ export class Ring {
     this.floats = memories[0]!.views.f32;
   }
 
-  attach(executor: Executor): void {
+  attach(executor: Executor, kernels: Kernels): void {
     this.#executor = executor;
+    this.#kernels = kernels;
   }
 
   /** Takes new views after the memory has grown. */
@@ -66,6 +69,7 @@ export class Ring {
    * time.
    */
   begin(kernel: number, independent = false): number {
+    this.#kernels!.require(kernel);
     return this.#begin(kernel, independent ? FLAG.independent : 0);
   }
 
@@ -91,7 +95,8 @@ export class Ring {
   /** Makes all threads leave WebAssembly behind what has been written; returns the position where they go on. */
   leave(): number {
     const settled = this.#complete;
-    this.#begin(NOP, FLAG.leave);
+    // No barrier: a thread that is about to be stopped for good may not come to it.
+    this.#begin(NOP, FLAG.leave | FLAG.independent);
     if (settled) this.#settled = this.#position;
     this.publish();
     return this.#position;

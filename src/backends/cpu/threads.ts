@@ -1,4 +1,5 @@
 import { InferenceError } from '../../core/errors.ts';
+import { interpreterModule } from './bundle.ts';
 import type { Executor } from './executor.ts';
 import type { CpuMemory } from './memory.ts';
 import { CONTROL, PROGRESS_BASE, PROGRESS_STRIDE } from './memoryMap.ts';
@@ -24,37 +25,33 @@ export class ThreadExecutor implements Executor {
   /** Waits for the end of batches, in order. */
   readonly #batches: Waiter[] = [];
   /** Waits for `ready` of every worker. */
-  #installing: (Waiter & { missing: number }) | undefined;
-  #newMemories: WebAssembly.Memory[] = [];
-  #knownMemories: WebAssembly.Memory[] = [];
-  #installed: Installation[] = [];
+  #starting: (Waiter & { missing: number }) | undefined;
+  /** Memories that the workers do not know yet. */
+  readonly #newMemories: WebAssembly.Memory[] = [];
   #active = 0;
   #failure: InferenceError | undefined;
 
-  private constructor(memory: CpuMemory, leave: LeaveCommand) {
+  /** `spin`: loads that a waiting thread does before it sleeps. */
+  constructor(memory: CpuMemory, spin: number, leave: LeaveCommand) {
     this.#control = new Int32Array(memory.wasm.buffer);
     this.#leave = leave;
+    this.#newMemories.push(memory.wasm);
+    Atomics.store(this.#control, CONTROL.spin >>> 2, spin);
   }
 
-  /** Starts `threads` workers, which wait for `install`. */
-  static async start(memory: CpuMemory, threads: number, spin: number, leave: LeaveCommand): Promise<ThreadExecutor> {
-    const executor = new ThreadExecutor(memory, leave);
-    Atomics.store(executor.#control, CONTROL.spin >>> 2, spin);
-    try {
-      for (let tid = 0; tid < threads; tid++) {
-        executor.#workers.push(
-          await startWorker({
-            onReply: (reply) => executor.#onReply(reply),
-            onError: (message) => executor.#fail(message),
-          }),
-        );
-      }
-    } catch (error) {
-      await executor.dispose();
-      throw error;
-    }
-    executor.#active = threads;
-    return executor;
+  /**
+   * Starts workers, which run commands from the first one on.
+   * @throws InferenceError, or what the runtime throws, where it has no workers.
+   */
+  async start(threads: number): Promise<void> {
+    const events = {
+      onReply: (reply: WorkerReply) => this.#onReply(reply),
+      onError: (message: string) => this.#fail(message),
+    };
+    for (let tid = 0; tid < threads; tid++) this.#workers.push(await startWorker(events));
+    this.#active = threads;
+    const module = new WebAssembly.Module(interpreterModule(true));
+    await this.#go(this.#workers, 0, [{ module, memory: 0, tableBase: 0 }]);
   }
 
   get threads(): number {
@@ -65,12 +62,13 @@ export class ThreadExecutor implements Executor {
     this.#newMemories.push(memory);
   }
 
-  async install(installations: readonly Installation[]): Promise<void> {
-    const first = this.#installed.length === 0;
-    this.#installed.push(...installations);
-    await this.#send(this.#workers, first ? 0 : this.#leave(), this.#newMemories, installations);
-    this.#knownMemories.push(...this.#newMemories);
-    this.#newMemories = [];
+  install(installation: Installation): void {
+    const position = this.#leave();
+    const memories = this.#newMemories.splice(0);
+    for (const [tid, worker] of this.#workers.entries()) {
+      const go = tid < this.#active ? position : undefined;
+      worker.post({ tid, nt: this.#active, memories, install: [installation], position: go, answer: false });
+    }
   }
 
   /** Lets only the first `threads` workers work; the others stop for good when `final`. */
@@ -78,7 +76,7 @@ export class ThreadExecutor implements Executor {
     const position = this.#leave();
     this.#active = threads;
     if (final) await Promise.all(this.#workers.splice(threads).map((w) => w.terminate()));
-    await this.#send(this.#workers.slice(0, threads), position, [], []);
+    await this.#go(this.#workers.slice(0, threads), position, []);
   }
 
   publish(position: number): void {
@@ -116,21 +114,18 @@ export class ThreadExecutor implements Executor {
     await Promise.all(this.#workers.splice(0).map((w) => w.terminate()));
   }
 
-  async #send(
-    workers: readonly WorkerHandle[],
-    position: number,
-    memories: readonly WebAssembly.Memory[],
-    install: readonly Installation[],
-  ): Promise<void> {
+  /** Sends workers into WebAssembly and waits until all are about to go. */
+  async #go(workers: readonly WorkerHandle[], position: number, install: readonly Installation[]): Promise<void> {
     if (this.#failure) throw this.#failure;
     this.#keepAlive(true);
+    const memories = this.#newMemories.splice(0);
     const ready = new Promise<void>((resolve, reject) => {
-      this.#installing = { resolve, reject, missing: workers.length };
+      this.#starting = { resolve, reject, missing: workers.length };
     });
     workers.forEach((worker, tid) => {
       // A thread that sits out starts behind what it missed.
       Atomics.store(this.#control, (PROGRESS_BASE + tid * PROGRESS_STRIDE) >>> 2, position);
-      worker.post({ tid, nt: workers.length, memories, install, position });
+      worker.post({ tid, nt: workers.length, memories, install, position, answer: true });
     });
     await ready;
     if (!this.#batches.length) this.#keepAlive(false);
@@ -140,14 +135,14 @@ export class ThreadExecutor implements Executor {
     if (typeof reply === 'object') {
       this.#fail(reply.error);
     } else if (reply === 'ready') {
-      const waiting = this.#installing;
+      const waiting = this.#starting;
       if (waiting && --waiting.missing === 0) {
-        this.#installing = undefined;
+        this.#starting = undefined;
         waiting.resolve();
       }
     } else {
       const waiter = this.#batches.shift();
-      if (!this.#batches.length && !this.#installing) this.#keepAlive(false);
+      if (!this.#batches.length && !this.#starting) this.#keepAlive(false);
       waiter?.resolve();
     }
   }
@@ -159,8 +154,8 @@ export class ThreadExecutor implements Executor {
   #fail(message: string): void {
     this.#failure ??= new InferenceError(`cpu: a worker failed: ${message}; create another back-end`);
     for (const waiter of this.#batches.splice(0)) waiter.reject(this.#failure);
-    this.#installing?.reject(this.#failure);
-    this.#installing = undefined;
+    this.#starting?.reject(this.#failure);
+    this.#starting = undefined;
     this.#keepAlive(false);
   }
 }

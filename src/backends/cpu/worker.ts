@@ -1,7 +1,7 @@
 /** What a worker runs, as text: it is started from a string, so that no bundler has to know of it. */
 import { messageOf } from '../../core/errors.ts';
 
-/** Modules to instantiate, in order: the first one ever is the interpreter. */
+/** A module to instantiate; the first one ever is the interpreter. */
 export interface Installation {
   readonly module: WebAssembly.Module;
   /** Number of the memory it works on. */
@@ -15,11 +15,13 @@ export interface WorkerMessage {
   /** Memories it does not know yet. */
   readonly memories: readonly WebAssembly.Memory[];
   readonly install: readonly Installation[];
-  /** Command to go on with, once everything is installed. */
-  readonly position: number;
+  /** Command to go on with, once everything is installed; absent: wait for another message. */
+  readonly position: number | undefined;
+  /** Whether to answer `ready` before going on. */
+  readonly answer: boolean;
 }
 
-/** A worker says that it has installed everything, that all commands up to a signal are done, or what went wrong. */
+/** A worker says that it is about to go on, that all commands up to a signal are done, or what went wrong. */
 export type WorkerReply = 'ready' | 'done' | { readonly error: string };
 
 /**
@@ -41,8 +43,8 @@ const handle = (message) => {
       const { exports } = new WebAssembly.Instance(module, { env });
       if (exports.run) ({ table, run } = exports);
     }
-    port.postMessage('ready');
-    run(message.tid, message.nt, message.position);
+    if (message.answer) port.postMessage('ready');
+    if (message.position !== undefined) run(message.tid, message.nt, message.position);
   } catch (error) {
     port.postMessage({ error: String(error && error.stack || error) });
   }

@@ -303,6 +303,3 @@ function emitSort(
     f.i32Store(slot, i32.add(count, 1));
   });
 }
-
-/** The kernel alone: what is installed. */
-export const expertsBundle: readonly Kernel[] = [expertsKernel] as readonly Kernel[];

@@ -15,7 +15,6 @@ const perBlock32 = (kind: 'i8' | 'i16'): Activation => {
   return {
     name: kind,
     kernel,
-    bundle: [kernel],
     direct: false,
     codeBytes: (columns) => ACTIVATION_BYTES[kind] * columns,
     scaleBytes: (columns) => (columns / BLOCK) * 4,

@@ -15,8 +15,6 @@ export interface Activation {
   readonly name: string;
   /** Writes codes, scales and sums of all rows in tile order. */
   readonly kernel: Kernel<typeof QUANTIZE_FIELDS>;
-  /** The kernel alone, always the same array: what is installed. */
-  readonly bundle: readonly Kernel[];
   /** For a single row the input can be used as it is: no copy is made, and `d` and `s` of the tile kernel are not read. */
   readonly direct: boolean;
   /** Bytes per row of `columns` columns, each a multiple of 4. */

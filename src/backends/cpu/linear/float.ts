@@ -341,7 +341,6 @@ function floatActivation(name: string, factor: number): Activation {
   return {
     name,
     kernel,
-    bundle: [kernel],
     direct: factor === 1,
     codeBytes: (columns) => 4 * columns,
     scaleBytes: () => 0,

@@ -6,9 +6,9 @@ import type { Kernel } from '../kernel.ts';
 import type { Kernels } from '../kernels.ts';
 import type { CpuMemory } from '../memory.ts';
 import type { Ring } from '../ring.ts';
-import { expertsBundle, expertsKernel } from './experts.ts';
+import { expertsKernel } from './experts.ts';
 import { FAMILIES } from './families.ts';
-import { type Family, kernelsOf, type MakeFamily } from './family.ts';
+import type { Family, MakeFamily } from './family.ts';
 import { GROUP, groupsOf } from './layout.ts';
 import { arrange } from './sections.ts';
 import { CpuWeight, type Section } from './weight.ts';
@@ -41,7 +41,6 @@ interface Buffer {
 export class WeightLoader {
   readonly #host: LoadHost;
   readonly #families = new Map<string, Family>();
-  readonly #kernels = new Map<Family, ReturnType<typeof kernelsOf>>();
   /** By memory. */
   readonly #buffers: { readonly bytes: number; readonly pair: readonly Buffer[] }[] = [];
   /** Loads take turns: they share the buffers. */
@@ -107,11 +106,6 @@ export class WeightLoader {
     const bytes = groupsOf(raw.rows) * family.groupBytes(columns);
     const { memory, address } = await this.#host.place(bytes, `weight "${name}"`);
     try {
-      const kernels = this.#kernels.get(family)!;
-      await this.#host.kernels.install(kernels, memory);
-      // The activation kernel runs in the main memory, and for experts beside the matrix.
-      for (const m of memory ? [0, memory] : [0]) await this.#host.kernels.install(family.activation.bundle, m);
-      await this.#host.kernels.install(expertsBundle, memory);
       await this.#fill(source, family, memory, address, columns);
       const entry = (k: unknown) => this.#host.kernels.entry(k as Kernel, memory);
       return {
@@ -191,7 +185,6 @@ export class WeightLoader {
     if (!family) {
       family = make(this.#host.kernels.variant);
       this.#families.set(format, family);
-      this.#kernels.set(family, kernelsOf(family));
     }
     return family;
   }

@@ -138,6 +138,8 @@ export class LinearOps {
       call.experts = this.#host.address(experts);
       if (memory) this.#staging.enterExperts(section, call, x.size * 4, out.size * 4, pairs * 4, stride * threads);
       else call.scratch = this.#reserve(stride * threads);
+      this.#host.require(section.prepare);
+      for (const tile of section.tiles) this.#host.require(tile);
       const { at } = expertsKernel;
       const command = this.#host.begin(section.experts);
       const words = this.#host.wordsOf(memory);

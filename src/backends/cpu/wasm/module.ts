@@ -4,10 +4,11 @@ import { FunctionBuilder, type FunctionRef, type Local } from './function.ts';
 import { ByteWriter } from './writer.ts';
 
 const MAGIC_AND_VERSION = [0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0];
-const SECTION = { type: 1, import: 2, function: 3, table: 4, export: 7, element: 9, code: 10 } as const;
+const SECTION = { custom: 0, type: 1, import: 2, function: 3, table: 4, export: 7, element: 9, code: 10 } as const;
 const KIND = { function: 0, table: 1, memory: 2, global: 3 } as const;
 const OP = { globalGet: 0x23, i32Const: 0x41, end: 0x0b } as const;
 const IMMUTABLE = 0;
+const FUNCTION_NAMES = 1;
 const FUNCTION_TYPE = 0x60;
 const FUNCTION_REFERENCE = 0x70;
 const LIMITS = { minimum: 0, minimumMaximum: 1, sharedMinimumMaximum: 3 } as const;
@@ -185,7 +186,24 @@ export class ModuleBuilder {
       for (const f of functions) section.unsigned(f.index);
     });
     this.#section(out, SECTION.code, this.#defined, (section, d) => section.sized(d.body));
+    this.#names(out);
     return out.view().slice();
+  }
+
+  /** The custom section by which profilers and stack traces name functions. */
+  #names(out: ByteWriter): void {
+    const names = new ByteWriter();
+    names.unsigned(this.#defined.length);
+    for (const { ref } of this.#defined) {
+      names.unsigned(ref.index);
+      names.name(ref.name);
+    }
+    const section = new ByteWriter();
+    section.name('name');
+    section.byte(FUNCTION_NAMES);
+    section.sized(names);
+    out.byte(SECTION.custom);
+    out.sized(section);
   }
 
   #exports(out: ByteWriter): void {
