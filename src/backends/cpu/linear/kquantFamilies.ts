@@ -15,7 +15,6 @@ const perBlock256 = (kind: SuperActivation): Activation => {
   return {
     name: kind,
     kernel,
-    bundle: [kernel],
     direct: false,
     codeBytes: (columns) => (kind === 'k8' ? 1 : 2) * columns,
     scaleBytes: (columns) => (columns / SUPER_BLOCK) * 4,
