@@ -9,7 +9,7 @@
  * (`linear/load.ts`, `linear/layout.ts`).
  */
 import type { Backend, BackendOptions } from '../../core/backend.ts';
-import { messageOf } from '../../core/errors.ts';
+import { ConfigError, messageOf } from '../../core/errors.ts';
 import { availableThreads, keepBestThreads } from './autoThreads.ts';
 import { CpuBackend, type CpuParts } from './backend.ts';
 import type { Executor } from './executor.ts';
@@ -34,6 +34,9 @@ const SPIN = 2000;
 /** Creates the back-end; `dispose` it when done. */
 export async function createCpuBackend(options: CpuOptions = {}): Promise<Backend> {
   const { simd = 'auto', strict = false, threads = 'auto', inline = false, limits } = options;
+  if (threads !== 'auto' && !(Number.isInteger(threads) && threads >= 0)) {
+    throw new ConfigError(`threads: expected auto or a whole number, got ${threads}`);
+  }
   const reasons: string[] = [];
   const wantsThreads = simd !== 'off' && !inline && threads !== 0;
   const shared = wantsThreads && typeof SharedArrayBuffer === 'function';
