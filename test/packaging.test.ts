@@ -125,8 +125,16 @@ console.log(other.FormatError === FormatError, new other.FormatError('x') instan
     );
   }, 60_000);
 
-  it('the lock file names no registry', () => {
-    expect(readFileSync(join(root, 'package-lock.json'), 'utf8')).not.toContain('"resolved"');
+  it('the lock file names no registry and knows the binaries of every platform', () => {
+    const text = readFileSync(join(root, 'package-lock.json'), 'utf8');
+    expect(text).not.toContain('"resolved"');
+    const { packages } = JSON.parse(text) as {
+      readonly packages: Readonly<Record<string, { readonly optionalDependencies?: Readonly<Record<string, string>> }>>;
+    };
+    // npm leaves out what its registry does not serve; `npm ci` refuses such a file.
+    const optional = Object.values(packages).flatMap((p) => Object.keys(p.optionalDependencies ?? {}));
+    expect(optional.length).toBeGreaterThan(20);
+    expect(optional.filter((name) => packages[`node_modules/${name}`] === undefined)).toEqual([]);
   });
 });
 
