@@ -9,7 +9,7 @@ import { safetensorsSource } from './core/io/weightSource.ts';
 import type { Platform } from './core/platform.ts';
 import { DecoderRunner } from './core/runner.ts';
 import type { CacheSize } from './core/sdk/cacheSize.ts';
-import { cacheSize } from './core/sdk/cacheSize.ts';
+import { cacheSize, cacheSpecs } from './core/sdk/cacheSize.ts';
 import type { GenerationDefaults } from './core/sdk/generationConfig.ts';
 import { generationDefaults } from './core/sdk/generationConfig.ts';
 import { loggerOf, logThroughput } from './core/sdk/logging.ts';
@@ -80,8 +80,9 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
     }),
   );
   await closeFiles();
-  const size = cacheSize(decoder.caches, decoder.maxPositions, options);
-  const runner = new DecoderRunner(backend, { ...decoder, maxPositions: size.contextLength }, size);
+  const caches = cacheSpecs(decoder.caches, weights.weights.values(), options);
+  const size = cacheSize(caches, decoder.maxPositions, options);
+  const runner = new DecoderRunner(backend, { ...decoder, caches, maxPositions: size.contextLength }, size);
   releases.add(() => runner.dispose());
   const engine = makeEngine(runner, size, defaults, text, options);
   releases.add(() => engine.dispose());

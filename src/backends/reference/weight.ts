@@ -9,12 +9,11 @@ const ROWS_PER_READ = 256;
 /** A matrix dequantized to f32. */
 export class ReferenceWeight implements WeightData {
   readonly values: Float32Array;
-  readonly formats: readonly string[];
+  readonly formats: readonly string[] = ['F32'];
   readonly #release: (bytes: number) => void;
 
-  private constructor(values: Float32Array, formats: readonly string[], release: (bytes: number) => void) {
+  private constructor(values: Float32Array, release: (bytes: number) => void) {
     this.values = values;
-    this.formats = formats;
     this.#release = release;
   }
 
@@ -47,6 +46,6 @@ export class ReferenceWeight implements WeightData {
         at += count * width;
       }
     }
-    return new ReferenceWeight(values, [...new Set(raw.sections.map((s) => s.type.name))], release);
+    return new ReferenceWeight(values, release);
   }
 }

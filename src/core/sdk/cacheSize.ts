@@ -1,8 +1,9 @@
 /** How large the key/value cache is, and how long a sequence may be. */
 import type { KvSpec } from '../backend.ts';
-import { DTYPE_BYTES } from '../dtype.ts';
+import { DTYPE_BYTES, STORAGE_TYPES } from '../dtype.ts';
 import { ConfigError } from '../errors.ts';
 import type { RunnerOptions } from '../runner.ts';
+import type { Weight } from '../weight.ts';
 import type { LoadOptions } from './options.ts';
 
 const BLOCK_SIZE = 32;
@@ -17,6 +18,24 @@ const DEFAULT_CONTEXTS = 4;
 export interface CacheSize extends RunnerOptions {
   /** Positions of prompt and answer together. */
   readonly contextLength: number;
+}
+
+/** The caches of all layers with the element type that was asked for, or that suits the weights. */
+export function cacheSpecs(
+  caches: readonly KvSpec[],
+  weights: Iterable<Weight>,
+  options: Pick<LoadOptions, 'pagedAttn'>,
+): readonly KvSpec[] {
+  const { cacheType = 'auto' } = options.pagedAttn ?? {};
+  const dtype = cacheType === 'auto' ? (hasBlocks(weights) ? 'f16' : 'f32') : cacheType;
+  return caches.map((c) => ({ ...c, dtype }));
+}
+
+function hasBlocks(weights: Iterable<Weight>): boolean {
+  for (const w of weights) {
+    if (w.data.formats.some((f) => (STORAGE_TYPES.get(f)?.blockSize ?? 1) > 1)) return true;
+  }
+  return false;
 }
 
 /** Bytes of one position in the caches of all layers. */

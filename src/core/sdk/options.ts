@@ -29,6 +29,11 @@ export interface LoadProgressEvent {
 
 /** Size of the key/value cache that all sequences share. */
 export interface CacheOptions {
+  /**
+   * Element type of keys and values. `auto` (the default) takes `f16` beside block-quantized weights, whose products are
+   * rounded more coarsely than that, and `f32` beside float weights.
+   */
+  readonly cacheType?: 'auto' | 'f32' | 'f16' | undefined;
   /** Positions in one block: 8, 16 or 32 (32 when absent). */
   readonly blockSize?: number;
   /** Memory of the cache, or the positions it holds. */
@@ -139,8 +144,9 @@ export function checkLoadOptions(options: LoadOptions): void {
   count('maxModelLen', options.maxModelLen, 1, 2 ** 31);
   count('prefixCacheN', options.prefixCacheN, 0, Number.MAX_SAFE_INTEGER);
   count('seed', options.seed, 0, Number.MAX_SAFE_INTEGER);
-  const { blockSize, memory } = options.pagedAttn ?? {};
+  const { blockSize, memory, cacheType } = options.pagedAttn ?? {};
   oneOf('pagedAttn.blockSize', blockSize, [8, 16, 32]);
+  oneOf('pagedAttn.cacheType', cacheType, ['auto', 'f32', 'f16']);
   if (memory !== undefined) {
     const { mb, contextSize } = memory as { mb?: unknown; contextSize?: unknown };
     if ((mb === undefined) === (contextSize === undefined))
