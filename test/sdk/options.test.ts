@@ -202,6 +202,8 @@ describe('generation defaults', () => {
         [4, -1e9],
       ]),
     });
+    const full = { temperature: 0.1, topK: 2, topP: 0.3, minP: 0.4, repetitionPenalty: 5 };
+    expect(fillDefaults(full, { ...d, suppressTokens: [] })).toEqual(full);
     expect(fillDefaults({ temperature: 0.9 }, { greedy: true, topK: 1, eosIds: [] })).toEqual({ temperature: 0.9 });
     expect(fillDefaults({}, { greedy: true, topK: 1, eosIds: [] })).toEqual({ topK: 1 });
   });

@@ -123,6 +123,32 @@ describe('loading', () => {
     expect(await explicit.detokenize(explicitIds, { skipSpecialTokens: true })).toBe('Ex');
   });
 
+  it('ends answers at the tokens that checkpoint, tokenizer and template name', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'model-'));
+    folders.push(folder);
+    symlinkSync(join(pathOf('llama'), 'model.safetensors'), join(folder, 'model.safetensors'));
+    const config = JSON.parse(readFileSync(join(pathOf('llama'), 'config.json'), 'utf8')) as object;
+    writeFileSync(join(folder, 'config.json'), JSON.stringify({ ...config, eos_token_id: 3 }));
+    const vocab = Object.fromEntries(Array.from({ length: 250 }, (_, id) => [`t${id}`, id]));
+    const added = ['<|im_end|>', '</s>', '<end_of_turn>'].map((content, i) => ({
+      ...{ id: 250 + i, content, special: true, normalized: false },
+      ...{ single_word: false, lstrip: false, rstrip: false },
+    }));
+    const tokenizer = { added_tokens: added, model: { type: 'WordLevel', vocab, unk_token: 't0' } };
+    writeFileSync(join(folder, 'tokenizer.json'), JSON.stringify(tokenizer));
+    const own = { eos_token: '</s>', chat_template: '{{ messages[0].content }}<|im_end|>' };
+    writeFileSync(join(folder, 'tokenizer_config.json'), JSON.stringify(own));
+    const model = await load(folder);
+    const reasons: string[] = [];
+    // The last one is in the vocabulary and not in the template, so it is a token like any other.
+    for (const id of [3, 250, 251, 252]) {
+      const force = (logits: Float32Array) => void (logits[id] = 1e6);
+      const answer = await model.complete([5], { sampling: { topK: 1, maxLen: 3 }, logitsProcessors: [force] });
+      reasons.push(`${answer.choices[0]?.finishReason} ${answer.choices[0]?.tokenIds.length}`);
+    }
+    expect(reasons).toEqual(['stop 1', 'stop 1', 'stop 1', 'length 3']);
+  });
+
   it('reports progress from nothing to all', async () => {
     const seen: api.LoadProgressEvent[] = [];
     await load(gguf, { onProgress: (p) => seen.push(p) });
@@ -157,13 +183,14 @@ describe('loading', () => {
 });
 
 describe('the embedded model', () => {
-  let model: api.Model;
+  let model: api.Model | undefined;
   beforeAll(async () => {
     model = await api.loadModel('SmolLM2-135M-Instruct');
   });
-  afterAll(() => model.dispose());
+  afterAll(() => model?.dispose());
 
   it('is found by its names and answers', async () => {
+    if (!model) throw new Error('expected a model');
     expect(model.config()).toMatchObject({ kind: 'LlamaForCausalLM', maxSeqLen: 8192, hasChatTemplate: true });
     const request = {
       messages: [{ role: 'user', content: 'Answer with one word: what colour is the sky?' }],
