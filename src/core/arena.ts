@@ -14,6 +14,8 @@ export interface ArenaHost<S extends Storage> {
 
 /** Every tensor of the arena starts on such a boundary: a cache line, and more than any SIMD width. */
 const ALIGN = 128;
+/** Tensors remembered for one place in the order: scopes that follow each other take turns there. */
+const VARIANTS = 8;
 
 /**
  * Scratch memory of a step. Tensors taken inside a scope die together at its end, and the same sequence of shapes gets
@@ -23,7 +25,8 @@ export class Arena<S extends Storage> {
   readonly #host: ArenaHost<S>;
   readonly #chunkBytes: number;
   readonly #chunks: S[] = [];
-  readonly #tensors: Tensor[] = [];
+  /** Tensors made so far, by their place in the order of requests. */
+  readonly #tensors: Tensor[][] = [];
   #depth = 0;
   #chunk = 0;
   #used = 0;
@@ -61,19 +64,16 @@ export class Arena<S extends Storage> {
   /** `[rows, width]` in f32; reuses the tensor object of an earlier pass. */
   rows(rows: number, width: number): Tensor {
     const at = this.#reserve(rows * width * 4) >> 2;
-    const seen = this.#tensors[this.#next];
     const storage = this.#chunks[this.#chunk] as S;
-    if (
-      seen !== undefined &&
-      seen.storage === storage &&
-      seen.offset === at &&
-      seen.dtype === 'f32' &&
-      seen.shape.length === 2 &&
-      seen.shape[0] === rows &&
-      seen.shape[1] === width
-    ) {
-      this.#next++;
-      return seen;
+    const seen = this.#seen();
+    for (let i = 0; i < seen.length; i++) {
+      const t = seen[i] as Tensor;
+      const { shape } = t;
+      const like = t.storage === storage && t.offset === at && t.dtype === 'f32';
+      if (like && shape.length === 2 && shape[0] === rows && shape[1] === width) {
+        this.#next++;
+        return t;
+      }
     }
     return this.#remember(this.#host.tensor(storage, [rows, width], 'f32', at));
   }
@@ -82,16 +82,13 @@ export class Arena<S extends Storage> {
     const width = DTYPE_BYTES[dtype];
     const at = this.#reserve(sizeOf(shape) * width) / width;
     const storage = this.#chunks[this.#chunk] as S;
-    const seen = this.#tensors[this.#next];
-    if (
-      seen !== undefined &&
-      seen.storage === storage &&
-      seen.offset === at &&
-      seen.dtype === dtype &&
-      same(seen.shape, shape)
-    ) {
-      this.#next++;
-      return seen;
+    const seen = this.#seen();
+    for (let i = 0; i < seen.length; i++) {
+      const t = seen[i] as Tensor;
+      if (t.storage === storage && t.offset === at && t.dtype === dtype && same(t.shape, shape)) {
+        this.#next++;
+        return t;
+      }
     }
     return this.#remember(this.#host.tensor(storage, [...shape], dtype, at));
   }
@@ -105,8 +102,15 @@ export class Arena<S extends Storage> {
   }
 
   #remember(t: Tensor): Tensor {
-    this.#tensors[this.#next++] = t;
+    const seen = this.#seen();
+    if (seen.length === VARIANTS) seen.shift();
+    seen.push(t);
+    this.#next++;
     return t;
+  }
+
+  #seen(): Tensor[] {
+    return (this.#tensors[this.#next] ??= []);
   }
 
   /** Byte position in the current chunk, which may have moved on to a later one. */

@@ -198,3 +198,23 @@ describe.each(MODES)('experts: %s', (_, options) => {
     }
   });
 });
+
+describe('scratch tensors', () => {
+  it('are the same objects in every pass, also where scopes of different shapes take turns', async () => {
+    const backend = await create({ inline: true });
+    const pass = () => {
+      const seen: unknown[] = [];
+      backend.scope(() => {
+        seen.push(backend.allocRows(1, 64));
+        for (let layer = 0; layer < 3; layer++) {
+          for (const width of [96, 64, 192]) {
+            backend.scope(() => seen.push(backend.allocRows(1, width), backend.alloc([2, width], 'i32')));
+          }
+        }
+      });
+      return seen;
+    };
+    const first = pass();
+    for (const again of [pass(), pass()]) expect(again.every((t, i) => t === first[i])).toBe(true);
+  });
+});

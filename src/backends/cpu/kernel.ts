@@ -4,8 +4,8 @@
  * TypeScript over the same memory with the same layout and the same rounding (`Math.fround` after every operation), which
  * is the documentation, the fallback where there is no SIMD, and the test: the SIMD128 variant must give the same bits.
  *
- * To write one: `defineKernel({ name, fields, emit, twin })`, see `kernels/addInto.ts`. Then add it to the list in
- * `kernels/index.ts`. Rules:
+ * To write one: `defineKernel({ name, fields, emit, twin })`, see `select` in `kernels/elementwise.ts`, and bind it to an op
+ * in `kernels/bind/`. Rules:
  * - pointers are byte addresses below 4 GiB: unsigned comparisons, and `>>> 2` in twins;
  * - divide the work with `split` (in `emit`) and `splitRange` (in the twin); no thread may write what another one touches
  *   in the same command; commands are separated by a barrier unless marked independent;

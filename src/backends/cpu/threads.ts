@@ -148,7 +148,7 @@ export class ThreadExecutor implements Executor {
   }
 
   #keepAlive(yes: boolean): void {
-    for (const worker of this.#workers) worker.keepAlive(yes);
+    for (let tid = 0; tid < this.#workers.length; tid++) this.#workers[tid]!.keepAlive(yes);
   }
 
   #fail(message: string): void {

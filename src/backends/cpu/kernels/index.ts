@@ -9,7 +9,7 @@ import { reduceKernels, reduceOps } from './bind/reduce.ts';
 import { spatialKernels, spatialOps } from './bind/spatial.ts';
 import { elementwiseKernels } from './elementwise.ts';
 
-/** Every kernel that is installed when the back-end starts (those of matrices come with the matrices). */
+/** Every kernel that needs no weights. */
 export const baseKernels: readonly Kernel[] = [
   ...elementwiseKernels,
   ...layoutKernels,

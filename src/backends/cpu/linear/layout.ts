@@ -27,10 +27,8 @@ export const TILE = 4;
 /** First column of the pairs `(c, c + 2)` that one step of 16-bit activations holds, relative to `4 step`. */
 export const PAIRS = [0, 1, 16, 17] as const;
 
-/** `i8`: dot products of bytes (relaxed SIMD). `i16`: of 16-bit pairs (SIMD128, and 8-bit weights). `f32`: no quantization. */
-export type ActivationKind = 'i8' | 'i16' | 'f32';
-
-export const ACTIVATION_BYTES: Readonly<Record<ActivationKind, number>> = { i8: 1, i16: 2, f32: 4 };
+/** Bytes of a code: `i8` for dot products of bytes (relaxed SIMD), `i16` of 16-bit pairs (SIMD128, and 8-bit weights). */
+export const ACTIVATION_BYTES = { i8: 1, i16: 2 } as const;
 
 /** Groups of 8 that `rows` rows occupy. */
 export function groupsOf(rows: number): number {

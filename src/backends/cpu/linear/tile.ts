@@ -2,18 +2,8 @@ import { defineKernel, type Kernel, type KernelContext, split, splitRange, type 
 import type { V128 } from '../wasm/expr.ts';
 import type { FunctionBuilder, Local } from '../wasm/function.ts';
 import { f32x4, i32, i32x4, v128 } from '../wasm/ops.ts';
-import {
-  activationOf,
-  type Block32,
-  blockCode,
-  codeOf,
-  halves,
-  minimumOf,
-  offsetsOf,
-  SIGN_AND_REST,
-  scaleOf,
-} from './block32.ts';
-import { ACTIVATION_BYTES, BLOCK, GROUP, HALF_SCALE, PAIRS, QUADS, RESULT_SCALE, STEPS } from './layout.ts';
+import { type Block32, blockCode, codeOf, halves, minimumOf, offsetsOf, SIGN_AND_REST, scaleOf } from './block32.ts';
+import { BLOCK, GROUP, HALF_SCALE, PAIRS, QUADS, RESULT_SCALE, STEPS } from './layout.ts';
 import { writeOut, writeOutTwin } from './writeOut.ts';
 
 /** Arguments shared by the tile kernels of every format. */
@@ -235,9 +225,4 @@ function dotTwin(
     for (let c = 0; c < 2; c++) sum += m.i16[at + c]! * codeOf(m, format, offsets, block, row, k + 2 * c);
   }
   return sum;
-}
-
-/** Bytes of activations of one tile. */
-export function tileBytes(format: Block32, ctx: KernelContext, n: number, columns: number): number {
-  return ACTIVATION_BYTES[activationOf(format, ctx.variant)] * n * columns;
 }

@@ -93,6 +93,7 @@ class Attend {
   /** Position of the first row of the tile. */
   readonly #position: Local<'i32'>;
   readonly #length: Local<'i32'>;
+  readonly #count: Local<'i32'>;
   readonly #queries: Local<'i32'>;
   readonly #queryBuffer: Local<'i32'>;
   readonly #queryStride: Local<'i32'>;
@@ -114,6 +115,7 @@ class Attend {
     this.#sequence = f.i32('sequence');
     this.#position = f.i32('position');
     this.#length = f.i32('length');
+    this.#count = f.i32('count');
     this.#queries = f.i32('queries');
     this.#queryBuffer = f.i32('queryBuffer');
     this.#queryStride = f.i32('queryStride');
@@ -155,7 +157,8 @@ class Attend {
         const piece = f.i32('piece', i32.remU(local, pieces));
         const head = f.i32('head', i32.remU(unit, a.kvHeads));
         const row = f.i32('row', i32.mul(i32.divU(unit, a.kvHeads), a.tileRows));
-        const count = f.i32('count', i32.sub(rows, row));
+        const count = this.#count;
+        count.set(i32.sub(rows, row));
         count.set(i32.select(i32.ltU(count, a.tileRows), count, a.tileRows));
         this.#position.set(i32.add(i32.sub(this.#length, rows), row));
         this.#queries.set(i32.mul(count, a.group));
@@ -167,7 +170,7 @@ class Attend {
           to.set(i32.select(i32.ltU(until, to), until, to));
         });
         const firstRow = f.i32('firstRow', i32.add(first, row));
-        this.#begin(firstRow, head, count);
+        this.#begin(firstRow, head);
         f.for(this.#chunk, from, to, 1, () => this.#attendChunk(head));
         f.if(
           a.pieceChunks,
@@ -188,7 +191,7 @@ class Attend {
   }
 
   /** Resets the states of the tile's queries; those of a 16-bit cache become integers. */
-  #begin(firstRow: Local<'i32'>, head: Local<'i32'>, count: Local<'i32'>): void {
+  #begin(firstRow: Local<'i32'>, head: Local<'i32'>): void {
     const f = this.#f;
     const a = this.#a;
     const m = this.#m;
@@ -207,7 +210,7 @@ class Attend {
       this.#output.set(afterStates);
     }
     const target = f.i32('target', this.#queryBuffer);
-    f.for(row, 0, count, 1, () => {
+    f.for(row, 0, this.#count, 1, () => {
       source.set(i32.add(firstQuery, i32.mul(i32.mul(row, i32.mul(a.kvHeads, a.group)), headBytes)));
       f.for(member, 0, a.group, 1, () => {
         f.v128Store(state, v128.zero(), STATE.sum);
@@ -255,7 +258,7 @@ class Attend {
     const keys = f.i32('keys', i32.add(a.cache, i32.add(i32.mul(head, a.headStride), i32.mul(stored, a.chunkBytes))));
     const keyBytes = i32.mul(a.keySteps, 2 * STEP_BYTES);
     this.#values.set(i32.add(keys, this.#kind === 'i16' ? i32.add(keyBytes, SCALE_BYTES) : keyBytes));
-    if (this.#kind === 'i16') this.#scaleValues();
+    const alike = this.#kind === 'i16' ? this.#scaleValuesOfAll() : undefined;
     const query = f.i32('query');
     const state = f.i32('state');
     const left = f.i32('left');
@@ -267,9 +270,10 @@ class Attend {
         i32.geU(left, 2),
         () => {
           const sees = this.#sees(state, i32.load(state, STATE_BYTES + STATE.last));
-          f.if(sees, () => this.#attendQueries(2, query, state, keys));
+          f.if(sees, () => this.#attendQueries(2, query, state, keys, alike));
         },
-        () => f.if(this.#sees(state, i32.load(state, STATE.last)), () => this.#attendQueries(1, query, state, keys)),
+        () =>
+          f.if(this.#sees(state, i32.load(state, STATE.last)), () => this.#attendQueries(1, query, state, keys, alike)),
       );
       query.inc(2);
     });
@@ -284,31 +288,63 @@ class Attend {
     return i32.and(i32.geS(last, this.#start), i32.eqz(tooOld));
   }
 
-  /** Value scales of the chunk over the largest of them, times `WEIGHT_MAX`; unused entries become 0. */
-  #scaleValues(): void {
+  /**
+   * Value scales for every query of the tile, where all of them see the same of the chunk; returns whether they do. What
+   * a query does not see never enters its scales: its result is the same whether later rows came with it or after it.
+   */
+  #scaleValuesOfAll(): Local<'i32'> {
+    const f = this.#f;
+    const { causal } = this.#a;
+    const first = f.i32('first', i32.sub(i32.select(causal, this.#position, i32.sub(this.#length, 1)), this.#start));
+    const last = f.i32('last', i32.add(first, i32.select(causal, i32.sub(this.#count, 1), 0)));
+    const behind = i32.geS(first, CHUNK - 1);
+    const alike = f.i32('alike', i32.or(i32.eq(first, last), behind));
+    f.if(alike, () => {
+      this.#scaleValues(0, first);
+      this.#scaleValues(1, first);
+    });
+    return alike;
+  }
+
+  /** Value scales of the chunk up to entry `last` over the largest of them, times `WEIGHT_MAX`; the rest becomes 0. */
+  #scaleValues(q: number, last: Local<'i32'>): void {
     const f = this.#f;
     const m = this.#m;
+    const target = SCRATCH.valueScales + q * 4 * CHUNK;
     const scales = i32.add(this.#values, i32.mul(this.#a.valueGroups, (CHUNK / 2) * STEP_BYTES));
     const p = f.i32('p', scales);
     const largest = f.v128('largest', v128.zero());
     for (let i = 0; i < CHUNK; i += 4) {
-      const used = i32x4.ltS(lanesFrom(i), i32x4.splat(this.#valid));
-      const x = f.v128('x', v128.and(v128.load(p, 4 * i), used));
-      f.v128Store(this.#scratch, x, SCRATCH.valueScales + 4 * i);
+      const seen = i32x4.leS(lanesFrom(i), i32x4.splat(last));
+      const x = f.v128('x', v128.and(v128.load(p, 4 * i), seen));
+      f.v128Store(this.#scratch, x, target + 4 * i);
       largest.set(m.max(largest, x));
     }
     const all = spread(f, largest, m.max);
     const unit = f.f32('unit', f32.div(f32x4.extractLane(all, 0), WEIGHT_MAX));
-    f.f32Store(this.#scratch, unit, SCRATCH.unit);
+    f.f32Store(this.#scratch, unit, SCRATCH.unit + 4 * q);
     const scale = f.v128('scale', inverseOf(unit));
     for (let i = 0; i < CHUNK; i += 4) {
-      const at = SCRATCH.valueScales + 4 * i;
-      f.v128Store(this.#scratch, m.mul(v128.load(this.#scratch, at), scale), at);
+      f.v128Store(this.#scratch, m.mul(v128.load(this.#scratch, target + 4 * i), scale), target + 4 * i);
     }
   }
 
-  #attendQueries(n: 1 | 2, query: Local<'i32'>, state: Local<'i32'>, keys: Local<'i32'>): void {
+  #attendQueries(
+    n: 1 | 2,
+    query: Local<'i32'>,
+    state: Local<'i32'>,
+    keys: Local<'i32'>,
+    alike: Local<'i32'> | undefined,
+  ): void {
+    const f = this.#f;
     this.#score(n, query, state, keys);
+    if (alike) {
+      f.if(i32.eqz(alike), () => {
+        for (let q = 0; q < n; q++) {
+          this.#scaleValues(q, f.i32('last', i32.sub(i32.load(state, q * STATE_BYTES + STATE.last), this.#start)));
+        }
+      });
+    }
     for (let q = 0; q < n; q++) this.#weigh(q, state);
     this.#mix(n, query);
   }
@@ -378,6 +414,7 @@ class Attend {
     const sum = f.v128('sum', v128.zero());
     p.set(this.#scratch);
     const weights = SCRATCH.weights + q * 4 * CHUNK;
+    const valueScales = SCRATCH.valueScales + q * 4 * CHUNK;
     const pw = f.i32('pw', this.#scratch);
     f.doWhile(
       () => {
@@ -391,7 +428,7 @@ class Attend {
           pw.inc(32);
         } else {
           // Adding the rounder leaves the integer in the low 16 bits of every lane.
-          const [low, high] = e.map((x, i) => m.madd(x, v128.load(p, SCRATCH.valueScales + 16 * i), m.const(ROUNDER)));
+          const [low, high] = e.map((x, i) => m.madd(x, v128.load(p, valueScales + 16 * i), m.const(ROUNDER)));
           f.v128Store(pw, i8x16.shuffle(low!, high!, LOW_HALVES), weights);
           pw.inc(16);
         }
@@ -413,7 +450,7 @@ class Attend {
       STATE.sum,
     );
     f.f32Store(this.#scratch, old, SCRATCH.factors + 8 * q);
-    const weight = this.#kind === 'i16' ? f32.mul(fresh, f32.load(this.#scratch, SCRATCH.unit)) : fresh;
+    const weight = this.#kind === 'i16' ? f32.mul(fresh, f32.load(this.#scratch, SCRATCH.unit + 4 * q)) : fresh;
     f.f32Store(this.#scratch, weight, SCRATCH.factors + 8 * q + 4);
   }
 

@@ -138,11 +138,13 @@ function attendChunk(
   let unit = 1;
   if (kind === 'i16') {
     const scales = (values + a.valueGroups * (CHUNK / 2) * STEP_BYTES) >>> 2;
-    const largest = f32.subarray(scales, scales + valid).reduce((x, y) => Math.max(x, y), 0);
+    // Only what the query sees, so that rows behind it change nothing.
+    const known = Math.min(CHUNK, query.last + 1 - start);
+    const largest = f32.subarray(scales, scales + known).reduce((x, y) => Math.max(x, y), 0);
     unit = m.div(largest, WEIGHT_MAX);
     const inverse = unit > 0 ? m.div(1, unit) : 0;
     for (let p = 0; p < CHUNK; p++) {
-      const scale = m.mul(p < valid ? f32[scales + p]! : 0, inverse);
+      const scale = m.mul(p < known ? f32[scales + p]! : 0, inverse);
       weights[p] = m.sub(m.madd(weights[p]!, scale, ROUNDER), ROUNDER);
     }
   }

@@ -67,12 +67,12 @@ export const SCRATCH = {
   weights: 256,
   /** Two queries × what the old sums and the chunk's sums are multiplied by. */
   factors: 512,
-  /** 32 value scales of the chunk over its largest one. */
+  /** Two queries × 32 value scales over the largest one that the query sees. */
   valueScales: 576,
-  /** Largest value scale of the chunk over `WEIGHT_MAX`. */
-  unit: 704,
+  /** Two queries × that largest scale over `WEIGHT_MAX`. */
+  unit: 832,
   /** Per query: running sums (4 lanes), then maximum, score factor, last position, unused. */
-  states: 768,
+  states: 848,
 } as const;
 export const STATE_BYTES = 32;
 export const STATE = { sum: 0, max: 16, factor: 20, last: 24 } as const;
