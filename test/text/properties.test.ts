@@ -127,6 +127,31 @@ describe('long words: the queue gives what looking for the best pair again and a
     );
   });
 
+  test('made-up vocabularies, with runs of one character and marks within tokens', async () => {
+    // Every token is made from two earlier ones, in random order.
+    const model = fc.array(fc.tuple(fc.nat(), fc.nat()), { minLength: 3, maxLength: 40 }).map((choices) => {
+      const tokens = ['a', 'b', '▁', '>'];
+      const merges: [string, string][] = [];
+      for (const [i, j] of choices) {
+        const [left, right] = [tokens[i % tokens.length]!, tokens[j % tokens.length]!];
+        if (left.length + right.length > 6 || tokens.includes(left + right)) continue;
+        merges.push([left, right]);
+        tokens.push(left + right);
+      }
+      return { type: 'BPE', vocab: Object.fromEntries(tokens.map((token, id) => [token, id])), merges };
+    });
+    const word = fc.string({ unit: fc.constantFrom('a', 'a', 'a', 'b', '▁', '>'), minLength: 30, maxLength: 90 });
+    await fc.assert(
+      fc.asyncProperty(model, word, async (json, characters) => {
+        const ranks = new Map(json.merges.map(([left, right], rank) => [`${left}\0${right}`, rank]));
+        const tokenizer = await Tokenizer.fromJson({ model: json });
+        const expected = merged([...characters], ranks).map((piece) => json.vocab[piece]);
+        expect([...tokenizer.encode(characters)]).toEqual(expected);
+      }),
+      { numRuns: 300 },
+    );
+  });
+
   test('vocabularies with scores', () => {
     const { metadata } = fixture<GgufFixture>('gguf/spm_llama2');
     const tokens = metadata['tokenizer.ggml.tokens'] as readonly string[];
