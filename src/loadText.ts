@@ -41,7 +41,7 @@ export async function loadText(
     tokenizer: textTokenizer(tokenizer),
     template: source === undefined ? undefined : await lazyTemplate(source, names),
     bosToken: names.bosToken,
-    eosIds: idsOf(tokenizer, names.eosToken),
+    eosIds: endIds(files, tokenizer, names.eosToken),
   });
 }
 
@@ -120,7 +120,11 @@ function contentOf(value: unknown): string | undefined {
   return typeof content === 'string' ? content : undefined;
 }
 
-function idsOf(tokenizer: Tokenizer, eosToken: string | undefined): number[] {
+/** Tokens that end a text, a turn or a message; GGUF files name the three apart. */
+function endIds(files: ModelFiles, tokenizer: Tokenizer, eosToken: string | undefined): number[] {
   const named = eosToken === undefined ? undefined : tokenizer.tokenToId(eosToken);
-  return [...new Set([named, tokenizer.eosId])].filter((id) => id !== undefined);
+  const ggml = (key: string) =>
+    files.kind === 'gguf' ? files.checkpoint.metadata.get(`tokenizer.ggml.${key}`) : undefined;
+  const ids = [named, tokenizer.eosId, ggml('eot_token_id'), ggml('eom_token_id')];
+  return [...new Set(ids)].filter((id) => typeof id === 'number' && id >= 0 && id < tokenizer.vocabSize) as number[];
 }
