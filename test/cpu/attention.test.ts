@@ -295,6 +295,16 @@ describe.each(['f32', 'i16'] as const)('attention over a cache of %s', (kind) =>
     }
   });
 
+  it.each([0, 20])('gives a row the same result whether later ones come with it or after it (window %d)', (window) => {
+    const s: Setup = { kind, kvHeads: 2, group: 3, headDim: 16, valueDim: 16, window, sequences: [] };
+    const together = run({ ...s, sequences: [{ past: 20, rows: 50 }] }, 'wasm').got;
+    const width = 6 * 16;
+    for (let past = 20; past < 70; past++) {
+      const alone = run({ ...s, sequences: [{ past, rows: 1 }] }, 'wasm').got;
+      expect(together.subarray((past - 20) * width, (past - 19) * width)).toEqual(alone);
+    }
+  });
+
   it('is as good with fused multiply-add', () => {
     const b = bench(kernels, { fma: true, dot: 'simd' }, BYTES);
     const s: Setup = { kind, ...setups['decode']! };
