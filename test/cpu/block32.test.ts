@@ -17,7 +17,7 @@ const RELAXED: readonly Variant[] = [
   { fma: true, dot: 'i16' },
 ];
 
-type Fill = 'random' | 'largest' | 'zero';
+type Fill = 'random' | 'largest' | 'integers' | 'zero';
 
 /** Rows of a checkpoint: random codes and scales, or the largest codes with scales of one. */
 function storedRows(format: Block32, rows: number, columns: number, fill: Fill, seed: number): Uint8Array {
@@ -42,6 +42,8 @@ function activations(rows: number, columns: number, fill: Fill, seed: number): F
   return Float32Array.from({ length: rows * columns }, (_, i) => {
     if (fill === 'zero') return 0;
     if (fill === 'largest') return i & 1 ? 127 : -127;
+    // Exact in codes of 8 and of 16 bits: the largest of each block is 127.
+    if (fill === 'integers') return i % BLOCK ? Math.floor(next() * 255) - 127 : 127;
     return (next() - 0.5) * (i % 7 === 0 ? 20 : 1) * (Math.floor(i / BLOCK) % 5 === 4 ? 0 : 1);
   });
 }
@@ -311,7 +313,13 @@ describe.each(BLOCK32_FORMATS.map((format) => [format.name, format] as const))('
             [16, 3],
             [24, 10],
           ] as const) {
-            const shape = { rows, columns: 96, tokens, weights: fill, inputs: fill };
+            const shape = {
+              rows,
+              columns: 96,
+              tokens,
+              weights: fill,
+              inputs: fill === 'random' ? 'integers' : fill,
+            } as const;
             const expected = multiply(setup(format, SIMD, shape), 'wasm', { bias: true });
             const actual = multiply(setup(format, variant, shape), 'wasm', { bias: true });
             if (variant.fma) expect(largestDifference(actual, expected)).toBeLessThan(1e-6);

@@ -29,21 +29,24 @@ export async function chooseInstructions(simd: 'auto' | 'relaxed' | 'simd' | 'of
   const off = { level: 'off', variant: PLAIN } as const;
   if (simd === 'off') return { ...off, reason: 'asked for' };
   if (typeof WebAssembly === 'undefined') return { ...off, reason: 'the engine has no WebAssembly' };
-  if (simd !== 'simd') {
+  if (simd !== 'simd' && !strict) {
     await allowRelaxedSimd();
-    const fma = !strict;
-    const dots = (['i16', 'i32'] as const).filter((dot) => works({ fma, dot }));
+    const dots = (['i16', 'i32'] as const).filter((dot) => works({ fma: true, dot }));
     if (dots.length === 1) {
       const dot = dots[0]!;
-      return { level: 'relaxed', variant: { fma, dot }, reason: `only dot products of ${dot} sums compute right` };
+      return {
+        level: 'relaxed',
+        variant: { fma: true, dot },
+        reason: `only dot products of ${dot} sums compute right`,
+      };
     }
     if (dots.length === 2) {
       const dot = fasterDot();
-      return { level: 'relaxed', variant: { fma, dot }, reason: `dot products of ${dot} sums are faster` };
+      return { level: 'relaxed', variant: { fma: true, dot }, reason: `dot products of ${dot} sums are faster` };
     }
   }
   if (works(PLAIN)) {
-    const reason = simd === 'simd' ? 'asked for' : 'the engine has no working relaxed SIMD';
+    const reason = simd === 'simd' || strict ? 'asked for' : 'the engine has no working relaxed SIMD';
     return { level: 'simd', variant: PLAIN, reason };
   }
   return { ...off, reason: 'the engine has no working SIMD' };
