@@ -70,7 +70,7 @@ function sourceFrom(all: Shapes) {
 }
 
 async function logits(all: Shapes, more: Record<string, unknown> = {}): Promise<readonly number[]> {
-  const model = await LoadedModel.load(new ReferenceBackend(), {
+  const model = await LoadedModel.load(new ReferenceBackend(), 8, {
     config: { ...config, ...more },
     source: sourceFrom(all),
   });
@@ -142,7 +142,7 @@ describe('building a decoder', () => {
   });
 
   it('makes only logits that are wanted, in the order in which they are wanted', async () => {
-    const model = await LoadedModel.load(new ReferenceBackend(), { config, source: sourceFrom(shapes()) });
+    const model = await LoadedModel.load(new ReferenceBackend(), 8, { config, source: sourceFrom(shapes()) });
     const all = await model.prefill([1, 5, 2]);
     const some = await model.step([{ track: model.track([1, 5, 2]), count: 3 }], [2, 0]);
     expect([...some]).toEqual([...all.slice(2 * V), ...all.slice(0, V)]);

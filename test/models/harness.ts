@@ -1,5 +1,6 @@
 /** Loads a stored model on a back-end and runs packed batches of its prompts. */
 import { existsSync, readFileSync } from 'node:fs';
+import { createCpuBackend } from '../../src/backends/cpu/index.ts';
 import { ReferenceBackend } from '../../src/backends/reference/index.ts';
 import type { Backend } from '../../src/core/backend.ts';
 import type { PackedBatch } from '../../src/core/engine/batch.ts';
@@ -16,19 +17,21 @@ import { dequantizeInto } from '../../src/quant/index.ts';
 
 export interface TestBackend {
   readonly name: string;
+  /** Positions of a cache block that the back-end takes. */
+  readonly blockSize: number;
   create(): Promise<Backend>;
 }
 
 /** Every back-end the models must be right on. */
 export const backends: readonly TestBackend[] = [
-  { name: 'reference', create: async () => new ReferenceBackend() },
-  { name: 'reference, composed ops', create: async () => new ReferenceBackend({ requiredOnly: true }) },
+  { name: 'reference', blockSize: 8, create: async () => new ReferenceBackend() },
+  { name: 'reference, composed ops', blockSize: 8, create: async () => new ReferenceBackend({ requiredOnly: true }) },
+  { name: 'cpu', blockSize: 32, create: () => createCpuBackend({ threads: 2 }) },
 ];
 
 export const fixtures = new URL('../fixtures/models/', import.meta.url);
 export const codec = { dequantizeInto };
 
-const BLOCK_SIZE = 8;
 const MAX_BLOCKS = 12;
 
 export interface Prompt {
@@ -95,29 +98,28 @@ export interface Part {
 
 export class LoadedModel {
   readonly runner: DecoderRunner;
-  readonly #backend: Backend;
   readonly #weights: Weights;
   #tracks = 0;
 
-  private constructor(backend: Backend, weights: Weights, runner: DecoderRunner) {
-    this.#backend = backend;
+  private constructor(weights: Weights, runner: DecoderRunner) {
     this.#weights = weights;
     this.runner = runner;
   }
 
-  static async load(backend: Backend, opened: Opened): Promise<LoadedModel> {
+  /** Expands all weights to f32, so that every back-end computes exactly. The back-end stays the caller's. */
+  static async load(backend: Backend, blockSize: number, opened: Opened): Promise<LoadedModel> {
     const arch = await archOf(opened.config);
-    const weights = Weights.open({ backend, source: opened.source, codec });
+    const weights = Weights.open({ backend, source: opened.source, codec, dtype: 'f32' });
     const decoder = buildDecoder(arch, weights, arch.config(opened.config));
     await weights.load();
     const sizes = {
       blocks: 2 * MAX_BLOCKS,
-      blockSize: BLOCK_SIZE,
+      blockSize,
       maxRows: 128,
       maxSequences: 2,
       maxBlocks: MAX_BLOCKS,
     };
-    return new LoadedModel(backend, weights, new DecoderRunner(backend, decoder, sizes));
+    return new LoadedModel(weights, new DecoderRunner(backend, decoder, sizes));
   }
 
   /** A new sequence; at most two live at a time. Blocks of the two lie between each other, and not in order. */
@@ -129,6 +131,7 @@ export class LoadedModel {
 
   /** Runs `count` more tokens of each sequence and returns the logits of the wanted rows: of all, when absent. */
   async step(parts: readonly Part[], wanted?: readonly number[]): Promise<Float32Array> {
+    const { blockSize } = this.runner;
     const rows = parts.reduce((n, p) => n + p.count, 0);
     const logitRows = Int32Array.from(wanted ?? Array.from({ length: rows }, (_, i) => i));
     const ints = (n: number) => new Int32Array(n);
@@ -155,7 +158,7 @@ export class LoadedModel {
         const position = track.computed + i;
         batch.tokens[row] = track.tokens[position]!;
         batch.positions[row] = position;
-        batch.slots[row] = track.blocks[Math.floor(position / BLOCK_SIZE)]! * BLOCK_SIZE + (position % BLOCK_SIZE);
+        batch.slots[row] = track.blocks[Math.floor(position / blockSize)]! * blockSize + (position % blockSize);
       }
       track.computed += count;
       batch.kvLen[s] = track.computed;
@@ -177,10 +180,9 @@ export class LoadedModel {
     return Float32Array.from(out);
   }
 
-  async dispose(): Promise<void> {
+  dispose(): void {
     this.runner.dispose();
     this.#weights.dispose();
-    await this.#backend.dispose();
   }
 }
 

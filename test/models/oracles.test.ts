@@ -1,6 +1,7 @@
 /** Every stored model, in every form of its configuration, on every back-end: logits and greedy tokens. */
 import { existsSync, readdirSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Backend } from '../../src/core/backend.ts';
 import type { Prompt, Track } from './harness.ts';
 import { argmax, backends, fixtures, furthest, LoadedModel, openModel, readPrompts } from './harness.ts';
 
@@ -16,7 +17,12 @@ function rowsOf(logits: Float32Array, vocab: number, from: number, to: number): 
   return logits.subarray(from * vocab, to * vocab);
 }
 
-describe.each(backends)('$name', ({ create }) => {
+describe.each(backends)('$name', ({ create, blockSize }) => {
+  let backend: Backend;
+  beforeAll(async () => {
+    backend = await create();
+  });
+  afterAll(() => backend?.dispose());
   const cases = names.flatMap((name) =>
     ['config.json', 'config.legacy.json']
       .filter((config) => existsSync(new URL(`${name}/${config}`, fixtures)))
@@ -32,7 +38,7 @@ describe.each(backends)('$name', ({ create }) => {
     beforeAll(async () => {
       const folder = new URL(`${name}/`, fixtures);
       prompts = await readPrompts(folder);
-      model = await LoadedModel.load(await create(), await openModel(folder, config));
+      model = await LoadedModel.load(backend, blockSize, await openModel(folder, config));
     });
     afterAll(() => model?.dispose());
 
