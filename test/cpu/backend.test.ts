@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { type CpuOptions, createCpuBackend } from '../../src/backends/cpu/index.ts';
 import type { Backend, RawSection } from '../../src/core/backend.ts';
 import { f32ToF16, rowBytes, type StorageTypeName, storageType } from '../../src/core/dtype.ts';
@@ -216,5 +216,50 @@ describe('scratch tensors', () => {
     };
     const first = pass();
     for (const again of [pass(), pass()]) expect(again.every((t, i) => t === first[i])).toBe(true);
+  });
+});
+
+describe('a runtime that lacks something', () => {
+  afterEach(() => vi.unstubAllGlobals());
+
+  it('without workers: the caller executes, and says why', async () => {
+    class Forbidden {
+      constructor() {
+        throw new Error('blocked by policy');
+      }
+      unref(): void {}
+    }
+    vi.stubGlobal('Worker', Forbidden);
+    const backend = await create({ threads: 2 });
+    expect(backend.info.threads).toBe(1);
+    expect(backend.info.reason).toContain('no workers here (blocked by policy): the caller executes');
+    const w = await load(backend, [stored('Q4_0', 8, 32, 1)], 32);
+    const out = backend.alloc([1, 8]);
+    backend.ops.linear(out, backend.upload(new Float32Array(32), [1, 32]), w, {});
+    expect([...(await backend.read(out))]).toEqual(Array(8).fill(0));
+  });
+
+  it('without shared memory: the caller executes', async () => {
+    vi.stubGlobal('SharedArrayBuffer', undefined);
+    const backend = await create({});
+    expect(backend.info.reason).toContain('no shared memory here');
+    expect(backend.info.simd).toBe('relaxed');
+  });
+
+  it('without WebAssembly that may be compiled: the twins run', async () => {
+    vi.stubGlobal('WebAssembly', {
+      ...{ Memory: WebAssembly.Memory, Table: WebAssembly.Table, Instance: WebAssembly.Instance, validate: () => true },
+      Module: class {
+        constructor() {
+          throw new Error('blocked by policy');
+        }
+      },
+    });
+    const backend = await create({ inline: true });
+    expect(backend.info).toMatchObject({ simd: 'off', reason: 'the engine has no working SIMD' });
+  });
+
+  it('refuses a number of threads that is none', async () => {
+    await expect(createCpuBackend({ threads: Number.NaN })).rejects.toThrow('threads: expected auto or a whole number');
   });
 });

@@ -77,7 +77,7 @@ interface NodeWorker {
 
 /** Starts a worker. Rejects or throws where the runtime or its content policy forbids it. */
 export async function startWorker(events: WorkerEvents): Promise<WorkerHandle> {
-  if (typeof Worker === 'function') return startWebWorker(events);
+  if (prefersWebWorkers()) return startWebWorker(events);
   const { Worker: Thread } = await nodeModule<{ Worker: new (code: string, o: object) => NodeWorker }>(
     'node:worker_threads',
   );
@@ -93,6 +93,13 @@ export async function startWorker(events: WorkerEvents): Promise<WorkerHandle> {
       await worker.terminate();
     },
   };
+}
+
+/** Browsers and Bun. The web workers of Deno cannot be left alone at exit; its workers in the manner of Node can. */
+function prefersWebWorkers(): boolean {
+  if (typeof Worker !== 'function') return false;
+  const { process } = globalThis as { process?: { versions?: { node?: string } } };
+  return 'unref' in Worker.prototype || process?.versions?.node === undefined;
 }
 
 function startWebWorker(events: WorkerEvents): WorkerHandle {
