@@ -1,53 +1,150 @@
-/** Chat templates: a conversation becomes the text a model was trained on. */
-import { Template } from '@huggingface/jinja';
-import { messageOf, RequestValidationError } from '../errors.ts';
+/** Chat templates: a conversation becomes the text that a model was trained on. */
+import { ConfigError, RequestValidationError } from '../errors.ts';
 import type { ChatTemplateSource } from '../io/assets.ts';
+import type { TemplateTree } from './jinja/ast.ts';
+import { toValue } from './jinja/convert.ts';
+import type { Rendering } from './jinja/interpreter.ts';
+import { render } from './jinja/interpreter.ts';
+import { parseTemplate } from './jinja/parser.ts';
+import type { Value } from './jinja/values.ts';
+import { type FinalMessage, markFinal, templateMessages } from './templateMessages.ts';
 
-/** Special tokens under the names templates know them by, without the ending: `bosToken` is `bos_token` there. */
+/** Special tokens as text. Templates know `bosToken` as `bos_token`, and so on. */
 export interface TemplateTokens {
   readonly bosToken?: string | undefined;
   readonly eosToken?: string | undefined;
   readonly unkToken?: string | undefined;
   readonly padToken?: string | undefined;
+  readonly sepToken?: string | undefined;
+  readonly clsToken?: string | undefined;
+  readonly maskToken?: string | undefined;
 }
 
-/** What a rendering may be given besides messages. Unknown names reach the template unchanged. */
+/** What a rendering is given besides messages. Names not listed here are variables of the template, as they are. */
 export interface TemplateOptions {
   readonly tools?: readonly unknown[] | undefined;
+  readonly documents?: readonly unknown[] | undefined;
+  /** Ends the text where the model's turn begins. Off by default. */
   readonly addGenerationPrompt?: boolean | undefined;
   readonly enableThinking?: boolean | undefined;
+  readonly reasoningEffort?: string | undefined;
+  /** Ends the text within the last message, for the model to go on; a name says in which field. */
+  readonly continueFinalMessage?: boolean | string | undefined;
+  /** What `strftime_now` takes for now. */
+  readonly now?: Date | undefined;
   readonly [variable: string]: unknown;
 }
 
-/** A chat template. */
+/** A chat template, in the language of jinja2 as transformers sets it up. Parsed when first used. */
 export class ChatTemplate {
-  readonly #template: Template;
-  readonly #tokens: Record<string, string>;
+  readonly #sources: ReadonlyMap<string, string>;
+  readonly #tokens: ReadonlyMap<string, Value>;
+  readonly #bos: string | undefined;
+  readonly #trees = new Map<string, TemplateTree>();
 
+  /** `source`: one template, or several by name, of which `tool_use` serves requests with tools. */
   constructor(source: ChatTemplateSource, tokens: TemplateTokens = {}) {
-    const text =
-      typeof source === 'string' ? source : (source.find((s) => s.name === 'default') ?? source[0])?.template;
-    this.#template = new Template(text ?? '');
-    this.#tokens = {};
-    for (const [key, value] of Object.entries(tokens)) {
-      if (value !== undefined) this.#tokens[key.replace('Token', '_token')] = value;
-    }
+    this.#sources = new Map(
+      typeof source === 'string' ? [['default', source]] : source.map((s) => [s.name, s.template]),
+    );
+    const given = Object.entries(tokens as Record<string, unknown>).filter(([, token]) => token !== undefined);
+    this.#tokens = new Map(given.map(([name, token]) => [snakeCase(name), toValue(token)]));
+    this.#bos = tokens.bosToken;
   }
 
-  /** The text of a conversation. */
+  /**
+   * The text of a conversation. Messages are those of the SDK or those that templates read (`tool_calls` and so on);
+   * arguments of the SDK's tool calls become objects. Throws `RequestValidationError` where the template refuses the
+   * conversation, `FormatError` where it is no template.
+   */
   render(messages: readonly unknown[], options: TemplateOptions = {}): string {
-    const { tools, addGenerationPrompt, enableThinking, ...extra } = options;
-    try {
-      return this.#template.render({
-        ...this.#tokens,
-        messages,
-        tools: tools ?? null,
-        add_generation_prompt: addGenerationPrompt ?? false,
-        ...(enableThinking === undefined ? {} : { enable_thinking: enableThinking }),
-        ...extra,
-      });
-    } catch (error) {
-      throw new RequestValidationError('template_error', messageOf(error), { cause: error });
-    }
+    return this.renderSpans(messages, options).text;
   }
+
+  /** The same, with the parts of the text that stand in `{% generation %}` blocks: what the model itself says. */
+  renderSpans(messages: readonly unknown[], options: TemplateOptions = {}): Rendering {
+    const { tools, documents, addGenerationPrompt, enableThinking, reasoningEffort, now, ...rest } = options;
+    const { continueFinalMessage, continue_final_message: goOn = continueFinalMessage, ...extra } = rest;
+    let final: FinalMessage | undefined;
+    const variables = (): ReadonlyMap<string, Value> => {
+      const chat = templateMessages(messages);
+      if (goOn !== undefined && goOn !== false) final = markFinal(chat, typeof goOn === 'string' ? goOn : 'content');
+      const all = new Map<string, Value>(this.#tokens);
+      all.set(
+        'messages',
+        chat.map((message) => toValue(message)),
+      );
+      all.set('tools', toValue(tools));
+      all.set('documents', toValue(documents));
+      all.set('add_generation_prompt', addGenerationPrompt ?? false);
+      if (enableThinking !== undefined) all.set('enable_thinking', enableThinking);
+      if (reasoningEffort !== undefined) {
+        all.set('reasoning_effort', reasoningEffort);
+        all.set('reasoning_strength', reasoningEffort);
+      }
+      for (const [name, value] of Object.entries(extra)) if (value !== undefined) all.set(name, toValue(value));
+      return all;
+    };
+    const time = now ?? new Date();
+    const rendering = render(this.#tree(tools !== undefined), variables, { now: () => time });
+    return final ? { ...rendering, text: final.cut(rendering.text) } : rendering;
+  }
+
+  /** Whether a rendered text begins with the begin token, which a tokenizer must not add once more then. */
+  startsWithBos(text: string): boolean {
+    return this.#bos !== undefined && this.#bos !== '' && text.startsWith(this.#bos);
+  }
+
+  #tree(withTools: boolean): TemplateTree {
+    const name = this.#choose(withTools);
+    let tree = this.#trees.get(name);
+    if (!tree) {
+      tree = parseTemplate(this.#sources.get(name) ?? '');
+      this.#trees.set(name, tree);
+    }
+    return tree;
+  }
+
+  #choose(withTools: boolean): string {
+    if (withTools && this.#sources.has('tool_use')) return 'tool_use';
+    const names = [...this.#sources.keys()];
+    const name = this.#sources.has('default') ? 'default' : names.length === 1 ? names[0] : undefined;
+    if (name === undefined) {
+      throw new ConfigError(`chat template: expected one named "default", got ${names.join(', ') || 'none'}`);
+    }
+    if (withTools && names.length > 1 && !this.#sources.get(name)?.includes('tools')) {
+      throw new RequestValidationError(
+        'template_error',
+        `chat template: expected one named "tool_use" for a request with tools, got ${names.join(', ')}; leave the tools out`,
+      );
+    }
+    return name;
+  }
+}
+
+/** Names of tools that models bring along themselves, in templates that know `builtin_tools`. */
+const BUILTIN_TOOLS: ReadonlySet<string> = new Set([
+  'browser',
+  'python',
+  'code_interpreter',
+  'web_search',
+  'brave_search',
+  'wolfram_alpha',
+]);
+
+/** Further variables under which some templates look for tools. Only those that the template mentions. */
+export function toolVariables(
+  source: string,
+  tools: readonly { readonly function: { readonly name: string } }[] | undefined,
+): { readonly xml_tools?: readonly unknown[]; readonly builtin_tools?: readonly string[] } {
+  if (!tools || tools.length === 0) return {};
+  const builtin = tools.map((tool) => tool.function.name).filter((name) => BUILTIN_TOOLS.has(name));
+  return {
+    ...(source.includes('xml_tools') ? { xml_tools: tools } : {}),
+    ...(builtin.length > 0 && source.includes('builtin_tools') ? { builtin_tools: builtin } : {}),
+  };
+}
+
+function snakeCase(name: string): string {
+  return name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
 }
