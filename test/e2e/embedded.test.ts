@@ -21,17 +21,17 @@ async function open(options: LoadOptions): Promise<Model> {
 
 const whole = (ids: readonly number[]) => ({ sampling: { topK: 1, maxLen: ids.length } });
 
-/** Greedy answers to all prompts, one after the other or all together. */
-async function answers(model: Model, together: boolean): Promise<number[][]> {
+/** Greedy answers to some prompts, one after the other or all together. */
+async function answers(model: Model, cases: typeof greedyCases, together: boolean): Promise<number[][]> {
   const ask = ({ prompt, ids }: (typeof greedyCases)[number]) =>
     model.complete(prompt, whole(ids)).then((r) => [...r.choices[0]!.tokenIds]);
-  if (together) return Promise.all(greedyCases.map(ask));
+  if (together) return Promise.all(cases.map(ask));
   const all: number[][] = [];
-  for (const c of greedyCases) all.push(await ask(c));
+  for (const c of cases) all.push(await ask(c));
   return all;
 }
 
-const expected = greedyCases.map((c) => [...c.ids]);
+const clear = greedyCases.filter((c) => c.margin > 0.2);
 /** A chat and the whole of its answer. */
 const long = [...greedyCases[2]!.prompt, ...greedyCases[2]!.ids];
 
@@ -56,7 +56,7 @@ describe('greedy answers', () => {
     const { choices, usage } = await model.sendChatRequest(request);
     expect([...choices[0]!.tokenIds]).toEqual(ids);
     expect(choices[0]!.message.content).toBe(out);
-    expect(choices[0]!.finishReason).toBe(ids.length < 48 ? 'stop' : 'length');
+    expect(choices[0]!.finishReason).toBe(ids.at(-1) === 2 ? 'stop' : 'length');
     expect(usage).toMatchObject({ promptTokens: prompt.length, completionTokens: ids.length });
     const stream = model.streamChatRequest(request);
     let streamed = '';
@@ -78,7 +78,7 @@ describe('greedy answers', () => {
     }
     const mixed = await stream.final();
     for (const [i, { choices }] of (await Promise.all(early)).entries()) {
-      expect([...choices[0]!.tokenIds]).toEqual(expected[i]);
+      expect([...choices[0]!.tokenIds]).toEqual(greedyCases[i]!.ids);
     }
     await Promise.all(late);
     expect([...mixed.choices[0]!.tokenIds]).toEqual(ids);
@@ -111,11 +111,11 @@ describe('how the work is cut changes nothing', () => {
     const model = await open(options);
     expect(model.config().backend.threads).toBe(options.threads ?? 1);
     expect(furthest(await allLogits(model, long), logits)).toBeLessThan(TOLERANCE);
-    expect(await answers(model, true)).toEqual(expected);
+    expect(await answers(model, clear, true)).toEqual(clear.map((c) => c.ids));
   });
 
   it('one after the other, without reuse of prompts', async () => {
-    expect(await answers(await open({ prefixCacheN: 0 }), false)).toEqual(expected);
+    expect(await answers(await open({ prefixCacheN: 0 }), clear, false)).toEqual(clear.map((c) => c.ids));
   });
 });
 

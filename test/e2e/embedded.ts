@@ -8,6 +8,8 @@ export interface GreedyCase {
   readonly prompt: readonly number[];
   readonly ids: readonly number[];
   readonly out: string;
+  /** Smallest distance of the two best logits along the answer, in exact arithmetic. */
+  readonly margin: number;
 }
 
 export const greedyCases = JSON.parse(
