@@ -151,7 +151,7 @@ for (const [rows, columns] of shapes) {
       for (let k = 0; k < copies; k++) {
         call(family.tiles[n - 1] as Kernel, dot, {
           ...{ w: at + k * size, rows, columns, x, d, s, y, copyStride: 0, tiles: count / n },
-          ...{ yStride: rows * 4, bias: 0, accumulate: 0 },
+          ...{ yStride: rows * 4, bias: 0, accumulate: 0, chunk: 0, counter: 0 },
         });
       }
     };

@@ -263,3 +263,18 @@ describe('a runtime that lacks something', () => {
     await expect(createCpuBackend({ threads: Number.NaN })).rejects.toThrow('threads: expected auto or a whole number');
   });
 });
+
+describe('disposal', () => {
+  it('rejects what is still running, and everything afterwards', async () => {
+    const backend = await create({ threads: 2 });
+    const x = backend.upload(new Float32Array(1 << 22), [1 << 22]);
+    for (let i = 0; i < 50; i++) backend.ops.unary('sin', x, x, 0, 0);
+    const read = backend.read(x);
+    const outcome = expect(read).rejects.toThrow('cpu: the back-end was disposed');
+    await backend.dispose();
+    await outcome;
+    await backend.dispose();
+    expect(() => backend.alloc([1])).toThrow(/disposed/);
+    x.dispose();
+  });
+});

@@ -17,6 +17,9 @@ const RELAXED: readonly Variant[] = [
   { fma: true, dot: 'i16' },
 ];
 
+/** The last word of the test's command. */
+const COUNTER = DATA - 4;
+
 type Fill = 'random' | 'largest' | 'integers' | 'zero';
 
 /** Rows of a checkpoint: random codes and scales, or the largest codes with scales of one. */
@@ -105,7 +108,7 @@ function setup(
 function multiply(
   s: ReturnType<typeof setup>,
   how: 'wasm' | 'twin',
-  options: { bias?: boolean; accumulate?: boolean; nt?: number } = {},
+  options: { bias?: boolean; accumulate?: boolean; nt?: number; chunk?: number } = {},
 ): Uint32Array {
   const { b, at, rows, columns, tokens } = s;
   const yStride = (rows + 3) * 4;
@@ -123,7 +126,10 @@ function multiply(
       y: at.y + first * yStride,
       bias: options.bias ? at.bias : 0,
       accumulate: options.accumulate ? 1 : 0,
+      chunk: options.chunk ?? 0,
+      counter: COUNTER,
     };
+    b.views.i32[COUNTER / 4] = 0;
     b[how](s.tiles[n - 1]!, args, options.nt ?? 1);
   };
   run(0, TILE, full);
@@ -253,7 +259,8 @@ describe.each(BLOCK32_FORMATS.map((format) => [format.name, format] as const))('
         {},
         { bias: true, accumulate: true, nt: 2 },
         { bias: true, nt: 3 },
-        { accumulate: true },
+        { accumulate: true, nt: 2, chunk: 1 },
+        { chunk: 2 },
       ]) {
         expect(multiply(s, 'wasm', options)).toEqual(multiply(s, 'twin', options));
       }

@@ -59,7 +59,7 @@ describe.each(FLOAT_FORMATS.map((format) => [format.name, format] as const))('%s
       const n = Math.min(TILE, tokens - first);
       const tiles = n === TILE ? Math.floor((tokens - first) / TILE) : 1;
       const args = { w: at.w, rows, columns, x: at.q + first * columns * 4, d: 0, s: 0, copyStride, tiles };
-      const to = { y: at.y + first * yStride, yStride, bias: at.bias, accumulate: 1 };
+      const to = { y: at.y + first * yStride, yStride, bias: at.bias, accumulate: 1, chunk: 0, counter: 0 };
       run(family.tiles[n - 1]!, { ...args, ...to }, nt);
       first += n * tiles;
     }

@@ -163,7 +163,8 @@ describe.each(TYPES)('%s', (name) => {
     `relaxed SIMD: same integers, floats within rounding${relaxed ? '' : ' (engine lacks it)'}`,
     async () => {
       for (const [weights, inputs, rows, tokens, seed] of [
-        ['random', 'random', 13, 7, 1],
+        // Inputs that codes of 8 and of 16 bits hold exactly.
+        ['random', 'integers', 13, 7, 1],
         ['largest', 'largest', 16, 7, 3],
         ['largest', 'largest', 8, 6, 2],
         ['lowest', 'largest', 16, 7, 3],

@@ -8,7 +8,7 @@ import { quantFormat } from '../../src/quant/index.ts';
 import { type Bench, bench, bits, DATA, random } from './support.ts';
 
 /** `largest`: all bits set; `lowest`: none. Both with scales of one, or as large as they can be. */
-export type Fill = 'random' | 'largest' | 'lowest' | 'zero';
+export type Fill = 'random' | 'largest' | 'lowest' | 'integers' | 'zero';
 
 /** Sets the scales of a block of random or full bytes to numbers that a checkpoint could hold. */
 function setScales(name: StorageTypeName, view: DataView, at: number, next: () => number, fill: Fill): void {
@@ -49,6 +49,7 @@ export function activations(rows: number, columns: number, fill: Fill, seed: num
   const next = random(seed);
   return Float32Array.from({ length: rows * columns }, (_, i) => {
     if (fill === 'zero') return 0;
+    if (fill === 'integers') return i % 32 ? Math.floor(next() * 255) - 127 : 127;
     if (fill === 'largest') return 127 * (seed % 3 === 0 ? 1 : i & 1 ? 1 : -1);
     return (next() - 0.5) * (i % 7 === 0 ? 20 : 1) * (Math.floor(i / 64) % 5 === 4 ? 0 : 1);
   });
@@ -154,6 +155,7 @@ export function multiply(s: Setup, how: 'wasm' | 'twin', options: MultiplyOption
       y: at.y + first * yStride,
       bias: options.bias ? at.bias : 0,
       accumulate: options.accumulate ? 1 : 0,
+      ...{ chunk: 0, counter: 0 },
     };
     b[how](tiles[n - 1]!, args, options.nt ?? 1);
   };

@@ -160,7 +160,7 @@ function productWorks(format: Block32, variant: Variant): boolean {
     quantize.runTwin(views, TEST.command, 0, 1);
     encode(tile, {
       ...{ w: TEST.weights, rows: ROWS, columns: COLUMNS, x: TEST.codes, d: TEST.d, s: TEST.s, copyStride: 0 },
-      ...{ tiles: 1, y: TEST.y, yStride: ROWS * 4, bias: 0, accumulate: 0 },
+      ...{ tiles: 1, y: TEST.y, yStride: ROWS * 4, bias: 0, accumulate: 0, chunk: 0, counter: 0 },
     });
     run();
     return views.f32.slice(TEST.y / 4, TEST.y / 4 + TILE * ROWS);

@@ -24,7 +24,9 @@ export const COMMAND_KERNEL = 0;
 export const COMMAND_FLAGS = 1;
 /** First word of the arguments. */
 export const COMMAND_ARGUMENTS = 2;
-const MAX_FIELDS = COMMAND_BYTES / 4 - COMMAND_ARGUMENTS;
+/** Last word of a command, which starts as 0: kernels may count with it. */
+export const COMMAND_COUNTER = COMMAND_BYTES / 4 - 1;
+const MAX_FIELDS = COMMAND_COUNTER - COMMAND_ARGUMENTS;
 
 /** Which instructions kernels may use. */
 export interface Variant {

@@ -110,7 +110,7 @@ export class ThreadExecutor implements Executor {
   }
 
   async dispose(): Promise<void> {
-    this.#fail('the back-end was disposed');
+    this.#end('cpu: the back-end was disposed');
     await Promise.all(this.#workers.splice(0).map((w) => w.terminate()));
   }
 
@@ -152,7 +152,12 @@ export class ThreadExecutor implements Executor {
   }
 
   #fail(message: string): void {
-    this.#failure ??= new InferenceError(`cpu: a worker failed: ${message}; create another back-end`);
+    this.#end(`cpu: a worker failed: ${message}; create another back-end`);
+  }
+
+  /** Rejects everything that waits and everything to come. */
+  #end(message: string): void {
+    this.#failure ??= new InferenceError(message);
     for (const waiter of this.#batches.splice(0)) waiter.reject(this.#failure);
     this.#starting?.reject(this.#failure);
     this.#starting = undefined;

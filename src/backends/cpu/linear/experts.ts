@@ -2,9 +2,9 @@ import { COMMAND_ARGUMENTS, COMMAND_BYTES, defineKernel, type Fields, type Kerne
 import type { I32 } from '../wasm/expr.ts';
 import type { FunctionBuilder, Local } from '../wasm/function.ts';
 import { i32 } from '../wasm/ops.ts';
+import { TILE_FIELDS } from './driver.ts';
 import { GROUP, TILE } from './layout.ts';
 import { QUANTIZE_FIELDS } from './quantize.ts';
-import { TILE_FIELDS } from './tile.ts';
 
 const EXPERT_FIELDS = {
   /** First group of the section, rows of the matrix in front of it, rows of it, bytes of 8 rows. */
@@ -192,6 +192,7 @@ export const expertsKernel: Kernel<typeof EXPERT_FIELDS> = defineKernel({
         put(tileAt('yStride'), resultBytes);
         put(tileAt('bias'), 0);
         put(tileAt('accumulate'), 0);
+        put(tileAt('chunk'), 0);
         const few = i32.select(i32.eq(n, 1), a.tile1, a.tile2);
         const many = i32.select(i32.eq(n, 3), a.tile3, a.tile4);
         ctx.callKernel(i32.select(i32.ltU(n, 3), few, many), record, ctx.tid, ctx.nt);
@@ -254,7 +255,7 @@ export const expertsKernel: Kernel<typeof EXPERT_FIELDS> = defineKernel({
             d: at('scales'),
             s: at('sums'),
           },
-          ...{ copyStride: 0, tiles: 1, y: at('results'), yStride: 4 * result, bias: 0, accumulate: 0 },
+          ...{ copyStride: 0, tiles: 1, y: at('results'), yStride: 4 * result, bias: 0, accumulate: 0, chunk: 0 },
         };
         for (const [name, value] of Object.entries(tile)) put(offsetOf(TILE_FIELDS, name), value);
         call([a.tile1, a.tile2, a.tile3, a.tile4][n - 1]!, record, tid, nt);

@@ -5,10 +5,10 @@
 import type { RawSection } from '../../../core/backend.ts';
 import type { StorageTypeName } from '../../../core/dtype.ts';
 import type { Kernel, Variant } from '../kernel.ts';
+import type { TileKernel } from './driver.ts';
 import type { GATHER_FIELDS } from './gather.ts';
 import type { QUANTIZE_FIELDS } from './quantize.ts';
 import type { REPACK_FIELDS } from './repack.ts';
-import type { TileKernel } from './tile.ts';
 
 /** What the input rows become before they meet the weights. Equal activations are made once for a merged matrix. */
 export interface Activation {

@@ -1,15 +1,14 @@
 import { bf16ToF32, f16ToF32 } from '../../../core/dtype.ts';
-import { defineKernel, split, splitRange, type Views } from '../kernel.ts';
+import { defineKernel, type KernelContext, split, splitRange, type Views } from '../kernel.ts';
 import type { FunctionBuilder, Local } from '../wasm/function.ts';
 import { f32, f32x4, i8x16, i32, v128 } from '../wasm/ops.ts';
 import { halves, SIGN_AND_REST } from './block32.ts';
+import { defineTileKernel, type TileKernel, type TilePointers } from './driver.ts';
 import type { Activation, MakeFamily } from './family.ts';
 import { GATHER_FIELDS } from './gather.ts';
 import { ACTIVATION_SCALE, GROUP, HALF_SCALE, QUADS, RESULT_SCALE, TILE } from './layout.ts';
 import { QUANTIZE_FIELDS } from './quantize.ts';
 import { REPACK_FIELDS } from './repack.ts';
-import { TILE_FIELDS } from './tile.ts';
-import { writeOut, writeOutTwin } from './writeOut.ts';
 
 /**
  * Matrices of floats, multiplied by floats. A group of 8 rows is stored column by column, so that a tile reads it as one
@@ -64,105 +63,83 @@ function elementOf(m: Views, format: FloatFormat, address: number): number {
   return format.name === 'F16' ? f16ToF32(bits) : bf16ToF32(bits);
 }
 
-function floatTile(format: FloatFormat, n: number) {
+function floatTile(format: FloatFormat, n: number): TileKernel {
   const columnBytes = GROUP * format.bytes;
-  const chains = chainsOf(n);
-  return defineKernel({
-    name: `linear.${format.name}.${n}`,
-    fields: TILE_FIELDS,
-    emit(f, a, ctx) {
-      const { from, to } = split(f, i32.shrU(i32.add(a.rows, GROUP - 1), 3), ctx);
-      const groupBytes = f.i32('groupBytes', i32.mul(a.columns, columnBytes));
-      a.x.inc(i32.mul(a.copyStride, ctx.tid));
-      a.w.inc(i32.mul(from, groupBytes));
-      a.y.inc(i32.shl(from, 5));
-      f.if(a.bias, () => a.bias.inc(i32.shl(from, 5)));
-      const rowsLeft = f.i32('rowsLeft', i32.sub(a.rows, i32.shl(from, 3)));
-      const group = f.i32('group');
-      const tile = f.i32('tile');
-      const px = f.i32('px');
-      const py = f.i32('py');
-      const pw = f.i32('pw');
-      const endOfGroup = f.i32('endOfGroup');
-      const endOfChains = f.i32('endOfChains');
-      const sums = Array.from({ length: chains }, (_, c) =>
-        Array.from({ length: n }, (_, t) => f.v128s(`sum${c}_${t}_`, QUADS)),
-      );
-      const w = f.v128s('w', QUADS);
-      const x = f.v128('x');
-      const column = (chain: number) => {
-        loadColumn(f, format, pw, chain * columnBytes, w);
-        for (let t = 0; t < n; t++) {
-          x.set(v128.load32Splat(px, (chain * n + t) * 4));
-          sums[chain]![t]!.forEach((sum, q) => {
-            sum.set(ctx.madd(w[q]!, x, sum));
-          });
-        }
-      };
-      const advance = (columns: number) => {
-        pw.inc(columns * columnBytes);
-        px.inc(columns * n * 4);
-      };
-      f.for(group, from, to, 1, () => {
-        px.set(a.x);
-        py.set(a.y);
-        endOfGroup.set(i32.add(a.w, groupBytes));
-        endOfChains.set(i32.add(a.w, i32.mul(i32.and(a.columns, -chains), columnBytes)));
-        f.for(tile, 0, a.tiles, 1, () => {
-          pw.set(a.w);
-          for (const sum of sums.flat(2)) sum.set(v128.zero());
-          f.while(i32.ltU(pw, endOfChains), () => {
-            for (let chain = 0; chain < chains; chain++) column(chain);
-            advance(chains);
-          });
-          if (chains > 1) {
-            f.while(i32.ltU(pw, endOfGroup), () => {
-              column(0);
-              advance(1);
-            });
-          }
-          for (let half = chains / 2; half >= 1; half /= 2) {
-            for (let c = 0; c < half; c++) {
-              sums[c]!.flat().forEach((sum, i) => {
-                sum.set(f32x4.add(sum, sums[c + half]!.flat()[i]!));
-              });
-            }
-          }
-          if (isScaled(format)) {
-            for (const sum of sums[0]!.flat()) sum.set(f32x4.mul(sum, f.inMemory.f32x4(RESULT_SCALE)));
-          }
-          writeOut(f, sums[0]!, { py, stride: a.yStride, rowsLeft, bias: a.bias, accumulate: a.accumulate });
-        });
-        a.w.set(endOfGroup);
-        a.y.inc(GROUP * 4);
-        f.if(a.bias, () => a.bias.inc(GROUP * 4));
-        rowsLeft.inc(-GROUP);
-      });
-    },
-    twin(m, a, tid, nt) {
-      const [from, to] = splitRange(Math.ceil(a.rows / GROUP), tid, nt);
-      const x = ((a.x >>> 0) + a.copyStride * tid) / 4;
+  return defineTileKernel(format.name, n, {
+    groupBytes: (columns) => i32.mul(columns, columnBytes),
+    emitTile: (f, p, columns, ctx) => emitTile(f, format, n, p, columns, ctx),
+    sumTwin(m, a, { group, row, tile, token, copy }) {
+      const chains = chainsOf(n);
+      const inputs = ((a.x >>> 0) + copy) / 4 + tile * n * a.columns + token;
+      const first = (a.w >>> 0) + group * a.columns * columnBytes + row * format.bytes;
       const whole = a.columns - (a.columns % chains);
       const factor = isScaled(format) ? HALF_SCALE : 1;
       const sums = new Float32Array(chains);
-      for (let row = from * GROUP; row < Math.min(to * GROUP, a.rows); row++) {
-        const first = (a.w >>> 0) + (Math.floor(row / GROUP) * a.columns * GROUP + (row % GROUP)) * format.bytes;
-        for (let token = 0; token < a.tiles * n; token++) {
-          const inputs = x + (token - (token % n)) * a.columns + (token % n);
-          sums.fill(0);
-          for (let k = 0; k < a.columns; k++) {
-            const chain = k < whole ? k % chains : 0;
-            const weight = elementOf(m, format, first + k * columnBytes) * factor;
-            sums[chain] = sums[chain]! + Math.fround(weight * m.f32[inputs + k * n]!);
-          }
-          for (let half = chains / 2; half >= 1; half /= 2) {
-            for (let c = 0; c < half; c++) sums[c] = sums[c]! + sums[c + half]!;
-          }
-          writeOutTwin(m, isScaled(format) ? Math.fround(sums[0]! * RESULT_SCALE) : sums[0]!, row, token, a);
-        }
+      for (let k = 0; k < a.columns; k++) {
+        const chain = k < whole ? k % chains : 0;
+        const weight = elementOf(m, format, first + k * columnBytes) * factor;
+        sums[chain] = sums[chain]! + Math.fround(weight * m.f32[inputs + k * n]!);
       }
+      for (let half = chains / 2; half >= 1; half /= 2) {
+        for (let c = 0; c < half; c++) sums[c] = sums[c]! + sums[c + half]!;
+      }
+      return isScaled(format) ? Math.fround(sums[0]! * RESULT_SCALE) : sums[0]!;
     },
   });
+}
+
+/** Sums of 8 rows × `n` tokens, in `chainsOf(n)` chains that are added at the end. */
+function emitTile(
+  f: FunctionBuilder,
+  format: FloatFormat,
+  n: number,
+  p: TilePointers,
+  columns: Local<'i32'>,
+  ctx: KernelContext,
+): Local<'v128'>[][] {
+  const columnBytes = GROUP * format.bytes;
+  const chains = chainsOf(n);
+  const sums = Array.from({ length: chains }, (_, c) =>
+    Array.from({ length: n }, (_, t) => f.v128s(`sum${c}_${t}_`, QUADS)),
+  );
+  const w = f.v128s('w', QUADS);
+  const x = f.v128('x');
+  const endOfChains = f.i32('endOfChains', i32.add(p.pw, i32.mul(i32.and(columns, -chains), columnBytes)));
+  const column = (chain: number) => {
+    loadColumn(f, format, p.pw, chain * columnBytes, w);
+    for (let t = 0; t < n; t++) {
+      x.set(v128.load32Splat(p.px, (chain * n + t) * 4));
+      sums[chain]![t]!.forEach((sum, q) => {
+        sum.set(ctx.madd(w[q]!, x, sum));
+      });
+    }
+  };
+  const advance = (count: number) => {
+    p.pw.inc(count * columnBytes);
+    p.px.inc(count * n * 4);
+  };
+  for (const sum of sums.flat(2)) sum.set(v128.zero());
+  f.while(i32.ltU(p.pw, endOfChains), () => {
+    for (let chain = 0; chain < chains; chain++) column(chain);
+    advance(chains);
+  });
+  if (chains > 1) {
+    f.while(i32.ltU(p.pw, p.end), () => {
+      column(0);
+      advance(1);
+    });
+  }
+  for (let half = chains / 2; half >= 1; half /= 2) {
+    for (let c = 0; c < half; c++) {
+      sums[c]!.flat().forEach((sum, i) => {
+        sum.set(f32x4.add(sum, sums[c + half]!.flat()[i]!));
+      });
+    }
+  }
+  if (isScaled(format)) {
+    for (const sum of sums[0]!.flat()) sum.set(f32x4.mul(sum, f.inMemory.f32x4(RESULT_SCALE)));
+  }
+  return sums[0]!;
 }
 
 /** A transposition of 8 rows: vectors of columns become columns of vectors. */

@@ -1,15 +1,14 @@
-import { defineKernel, type KernelContext, split, splitRange } from '../kernel.ts';
+import type { KernelContext } from '../kernel.ts';
 import type { V128 } from '../wasm/expr.ts';
 import type { FunctionBuilder, Local } from '../wasm/function.ts';
 import { f32x4, i8x16, i16x8, i32, i32x4, v128 } from '../wasm/ops.ts';
 import { halves, SIGN_AND_REST } from './block32.ts';
+import { defineTileKernel, type TileKernel, type TilePointers } from './driver.ts';
 import { type CodeFormat, type CodeOffsets, codeOffsets, PAIR } from './kquant.ts';
 import { SUM_BYTES, SUM_WORDS } from './kquantActivations.ts';
 import { forEachOf, pairEmitter, type Tile, tileLocals } from './kquantPair.ts';
 import { blockSumTwin } from './kquantTwin.ts';
 import { ACTIVATION_SCALE, GROUP, HALF_SCALE, QUADS } from './layout.ts';
-import { TILE_FIELDS, type TileKernel } from './tile.ts';
-import { writeOut, writeOutTwin } from './writeOut.ts';
 
 /** Shuffles that pair the 16-bit lanes of two vectors: for the first quad, for the second. */
 const PAIR_UP = [
@@ -26,78 +25,27 @@ export function resultScale(format: CodeFormat): number {
   return 1 / (ACTIVATION_SCALE * (format.scale === 'f16' ? HALF_SCALE : 1));
 }
 
-interface Pointers {
-  readonly pw: Local<'i32'>;
-  readonly px: Local<'i32'>;
-  readonly pd: Local<'i32'>;
-  readonly ps: Local<'i32'>;
-  readonly end: Local<'i32'>;
-}
-
-/** The tile kernel of a format (`tile.ts` has the contract). */
+/** The tile kernel of a format. */
 export function codeTileKernel(format: CodeFormat, n: number): TileKernel {
   const offsets = codeOffsets(format);
-  return defineKernel({
-    name: `linear.${format.name}.${n}`,
-    fields: TILE_FIELDS,
-    emit(f, a, ctx) {
-      const blocks = f.i32('blocks', i32.shrU(a.columns, Math.log2(format.block)));
-      const { from, to } = split(f, i32.shrU(i32.add(a.rows, GROUP - 1), 3), ctx);
-      const groupBytes = f.i32('groupBytes', i32.mul(blocks, offsets.bytes));
-      const copy = f.i32('copy', i32.mul(a.copyStride, ctx.tid));
-      for (const p of [a.x, a.d, a.s]) p.inc(copy);
-      a.w.inc(i32.mul(from, groupBytes));
-      a.y.inc(i32.shl(from, 5));
-      f.if(a.bias, () => a.bias.inc(i32.shl(from, 5)));
-      const rowsLeft = f.i32('rowsLeft', i32.sub(a.rows, i32.shl(from, 3)));
-      const group = f.i32('group');
-      const tile = f.i32('tile');
-      const [px, pd, ps, py] = [f.i32('px'), f.i32('pd'), f.i32('ps'), f.i32('py')];
-      const pw = f.i32('pw');
-      const endOfGroup = f.i32('endOfGroup');
-      f.for(group, from, to, 1, () => {
-        px.set(a.x);
-        pd.set(a.d);
-        ps.set(a.s);
-        py.set(a.y);
-        endOfGroup.set(i32.add(a.w, groupBytes));
-        f.for(tile, 0, a.tiles, 1, () => {
-          pw.set(a.w);
-          const sums = emitTile(f, format, n, { pw, px, pd, ps, end: endOfGroup }, ctx);
-          writeOut(f, sums, { py, stride: a.yStride, rowsLeft, bias: a.bias, accumulate: a.accumulate });
-        });
-        a.w.set(endOfGroup);
-        a.y.inc(GROUP * 4);
-        f.if(a.bias, () => a.bias.inc(GROUP * 4));
-        rowsLeft.inc(-GROUP);
-      });
-    },
-    twin(m, a, tid, nt) {
+  return defineTileKernel(format.name, n, {
+    groupBytes: (columns) => i32.mul(i32.shrU(columns, Math.log2(format.block)), offsets.bytes),
+    emitTile: (f, p, _, ctx) => emitTile(f, format, n, p, ctx),
+    sumTwin(m, a, { group, row, tile, token, copy }) {
       const blocks = a.columns / format.block;
-      const [from, to] = splitRange(Math.ceil(a.rows / GROUP), tid, nt);
-      const copy = a.copyStride * tid;
       const at = { x: (a.x >>> 0) + copy, d: (a.d >>> 0) + copy, s: (a.s >>> 0) + copy, n };
-      for (let group = from; group < to; group++) {
-        for (let tile = 0; tile < a.tiles; tile++) {
-          for (let token = 0; token < n; token++) {
-            for (let r = 0; r < GROUP && group * GROUP + r < a.rows; r++) {
-              let sum = 0;
-              for (let b = 0; b < blocks; b++) {
-                const block = (a.w >>> 0) + (group * blocks + b) * offsets.bytes;
-                sum = blockSumTwin(m, format, block, r, { ...at, block: tile * blocks + b, token }, sum);
-              }
-              const result = Math.fround(sum * resultScale(format));
-              writeOutTwin(m, result, group * GROUP + r, tile * n + token, a);
-            }
-          }
-        }
+      let sum = 0;
+      for (let b = 0; b < blocks; b++) {
+        const block = (a.w >>> 0) + (group * blocks + b) * offsets.bytes;
+        sum = blockSumTwin(m, format, block, row, { ...at, block: tile * blocks + b, token }, sum);
       }
+      return Math.fround(sum * resultScale(format));
     },
   });
 }
 
 /** Sums of 8 rows × `n` tokens over all blocks; the pointers end behind what they read. */
-function emitTile(f: FunctionBuilder, format: CodeFormat, n: number, p: Pointers, ctx: KernelContext): Tile {
+function emitTile(f: FunctionBuilder, format: CodeFormat, n: number, p: TilePointers, ctx: KernelContext): Tile {
   const sums = tileLocals(f, 'sum', n);
   forEachOf(sums, (sum) => {
     sum.set(v128.zero());
@@ -161,7 +109,7 @@ type EmitBlock = (
   f: FunctionBuilder,
   format: CodeFormat,
   n: number,
-  p: Pointers,
+  p: TilePointers,
   ctx: KernelContext,
   sums: Tile,
 ) => () => void;

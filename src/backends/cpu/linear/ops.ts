@@ -3,8 +3,9 @@ import { composedLinearExperts } from '../../../core/composed/experts.ts';
 import type { Tensor } from '../../../core/tensor.ts';
 import type { Weight } from '../../../core/weight.ts';
 import type { OpHost } from '../host.ts';
+import { COMMAND_COUNTER } from '../kernel.ts';
 import { expertScratchBytes, expertsKernel } from './experts.ts';
-import { GROUP, TILE } from './layout.ts';
+import { GROUP, groupsOf, TILE } from './layout.ts';
 import { Staging } from './staging.ts';
 import type { CpuWeight, Section } from './weight.ts';
 
@@ -12,6 +13,8 @@ import type { CpuWeight, Section } from './weight.ts';
 const PRIVATE_COPY_NUMBERS = 8192;
 /** Bytes of codes that one command reads per group of rows: they should stay in the second-level cache. */
 const CODES_PER_COMMAND = 384 << 10;
+/** Parts of a matrix that a thread takes at a time: small ones even out, large ones are read in one run. */
+const CHUNKS_PER_THREAD = 4;
 const ALIGN = 128;
 
 const align = (bytes: number) => Math.ceil(bytes / ALIGN) * ALIGN;
@@ -217,6 +220,8 @@ export class LinearOps {
   /** The product of one section; only with `last` there is a barrier behind it. */
   #multiply(section: Section, p: Prepared, to: Result, rows: number, columns: number, last: boolean): void {
     const { activation, tiles } = section.family;
+    const { threads } = this.#host;
+    const chunk = threads > 1 ? Math.ceil(groupsOf(section.rows) / (threads * CHUNKS_PER_THREAD)) : 0;
     const rest = rows % TILE;
     const full = rows - rest;
     const perCommand = Math.max(1, Math.floor(CODES_PER_COMMAND / (TILE * activation.codeBytes(columns)))) * TILE;
@@ -239,6 +244,9 @@ export class LinearOps {
       words[command + at.yStride] = to.stride;
       words[command + at.bias] = to.bias;
       words[command + at.accumulate] = to.accumulate;
+      words[command + at.chunk] = chunk;
+      words[command + at.counter] = (command + COMMAND_COUNTER) * 4;
+      words[command + COMMAND_COUNTER] = 0;
       first += count;
     }
   }
