@@ -7,7 +7,13 @@
 const DIGITS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/';
 const CARRY = 63;
 
-function book(levels: readonly number[], width: number, gaps: string): Int8Array {
+/** A book that is decoded when it is first asked for: most programs never are. */
+function book(levels: readonly number[], width: number, gaps: string): () => Int8Array {
+  let decoded: Int8Array | undefined;
+  return () => (decoded ??= decode(levels, width, gaps));
+}
+
+function decode(levels: readonly number[], width: number, gaps: string): Int8Array {
   const values: number[] = [];
   let number = 0;
   for (const digit of gaps) {
@@ -22,7 +28,7 @@ function book(levels: readonly number[], width: number, gaps: string): Int8Array
 }
 
 /** IQ2_XXS: 256 vectors of 8. */
-export const iq2xxsBook: Int8Array = /* @__PURE__ */ book(
+export const iq2xxsBook: () => Int8Array = /* @__PURE__ */ book(
   [8, 25, 43],
   8,
   'ACCCCCCGCECCCGGECGCGMICGEOeMMCSkaCGKCGCEMKCGMGCEMOUCKYCSeSGECGMECGCWYY4K/HCGKISMGEOGMSIKwKyGMEMUqgiO/FCGScaE/Fus' +
@@ -31,7 +37,7 @@ export const iq2xxsBook: Int8Array = /* @__PURE__ */ book(
 );
 
 /** IQ2_XS: 512 vectors of 8. */
-export const iq2xsBook: Int8Array = /* @__PURE__ */ book(
+export const iq2xsBook: () => Int8Array = /* @__PURE__ */ book(
   [8, 25, 43],
   8,
   'ACCCCCCCCCCCCECCCCCCCECGCCCECECKCCCCCCCCCCGCCCECGGECGSCCCECGKCGEOIUCCCCCCCECGCCCECCEKCGSCCCECGKCGKIcCGOECcYCCCCC' +
@@ -42,7 +48,7 @@ export const iq2xsBook: Int8Array = /* @__PURE__ */ book(
 );
 
 /** IQ2_S: 1024 vectors of 8. */
-export const iq2sBook: Int8Array = /* @__PURE__ */ book(
+export const iq2sBook: () => Int8Array = /* @__PURE__ */ book(
   [8, 25, 43],
   8,
   'ACCCCCCCCCCCCECCCCCCCECCCCCCCECGEECCCCCCCCECGCCCECCCCECECGCCGCGCCCECGICCCCCEOEEEIICCCCCCCECCCCCCCCCCCCCCCGCCCCEC' +
@@ -58,7 +64,7 @@ export const iq2sBook: Int8Array = /* @__PURE__ */ book(
 );
 
 /** IQ3_XXS: 256 vectors of 4. */
-export const iq3xxsBook: Int8Array = /* @__PURE__ */ book(
+export const iq3xxsBook: () => Int8Array = /* @__PURE__ */ book(
   [4, 12, 20, 28, 36, 44, 52, 62],
   4,
   'ACCFCEBCHJZCECFCHEDCHLMICCFHCHCEKGOEGBCLjTUFLMCEGTQzXUECVOQCFCHCFCCLBYCHHCvCFCHHiGCOJNQLEjoESTM/OOgCHCFCEDJfCCDC' +
@@ -67,7 +73,7 @@ export const iq3xxsBook: Int8Array = /* @__PURE__ */ book(
 );
 
 /** IQ3_S: 512 vectors of 4. */
-export const iq3sBook: Int8Array = /* @__PURE__ */ book(
+export const iq3sBook: () => Int8Array = /* @__PURE__ */ book(
   [1, 3, 5, 7, 9, 11, 13, 15],
   4,
   'ABBDCBBBCCCBEGFCDCCCFCHDDBBBCEBEDDECEHNEFGBECBDDDEDEGDCCCNDIGEDCHCDGECNCEDLECDGGDGPKCMCEFGECPFLDCORPHCCMCEFNEUBB' +
@@ -78,7 +84,7 @@ export const iq3sBook: Int8Array = /* @__PURE__ */ book(
 );
 
 /** IQ1_S and IQ1_M: 2048 vectors of 8. */
-export const iq1Book: Int8Array = /* @__PURE__ */ book(
+export const iq1Book: () => Int8Array = /* @__PURE__ */ book(
   [-1, 0, 1],
   8,
   'ACCCCCDFCECFGCCIFCECFFCECEBGCCCBFGECECECCCBHGCCIFCECFFCECFGGFECCECCDDCCECLCCIGGGEEBPGGGCBBICCICEEBBCBBCCCCCCCJDC' +

@@ -6,7 +6,7 @@ import { half, type QuantFormat, u16 } from './format.ts';
 const SHIFT = 0.125;
 
 function vector(entry: number, scale: number, shift: number, out: Float32Array, o: number): void {
-  for (let j = 0; j < 8; j++) out[o + j] = scale * (iq1Book[entry * 8 + j]! + shift);
+  for (let j = 0; j < 8; j++) out[o + j] = scale * (iq1Book()[entry * 8 + j]! + shift);
 }
 
 /**

@@ -25,7 +25,7 @@ export const iq2_xxs: QuantFormat = {
         const word = i32(bytes, indices + 4);
         const scale = scaleOf(d, word >>> 28);
         for (let l = 0; l < 4; l++, outAt += 8) {
-          vector(iq2xxsBook, bytes[indices + l]!, evenSigns((word >>> (7 * l)) & 127), scale, out, outAt);
+          vector(iq2xxsBook(), bytes[indices + l]!, evenSigns((word >>> (7 * l)) & 127), scale, out, outAt);
         }
       }
     }
@@ -42,7 +42,7 @@ export const iq2_xs: QuantFormat = {
       for (let i = 0; i < 32; i++, outAt += 8) {
         const code = u16(bytes, at + 2 + i * 2);
         const scale = scaleOf(d, (bytes[at + 66 + (i >> 2)]! >> ((i & 2) * 2)) & 15);
-        vector(iq2xsBook, code & 511, evenSigns(code >> 9), scale, out, outAt);
+        vector(iq2xsBook(), code & 511, evenSigns(code >> 9), scale, out, outAt);
       }
     }
   },
@@ -58,7 +58,7 @@ export const iq2_s: QuantFormat = {
       for (let i = 0; i < 32; i++, outAt += 8) {
         const high = (bytes[at + 66 + (i >> 2)]! >> ((i & 3) * 2)) & 3;
         const scale = scaleOf(d, (bytes[at + 74 + (i >> 2)]! >> ((i & 2) * 2)) & 15);
-        vector(iq2sBook, bytes[at + 2 + i]! | (high << 8), bytes[at + 34 + i]!, scale, out, outAt);
+        vector(iq2sBook(), bytes[at + 2 + i]! | (high << 8), bytes[at + 34 + i]!, scale, out, outAt);
       }
     }
   },

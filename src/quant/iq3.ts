@@ -24,8 +24,8 @@ export const iq3_xxs: QuantFormat = {
         const indices = at + 2 + group * 8;
         for (let l = 0; l < 4; l++, outAt += 8) {
           const signs = evenSigns((word >>> (7 * l)) & 127);
-          vector(iq3xxsBook, bytes[indices + 2 * l]!, signs, scale, out, outAt);
-          vector(iq3xxsBook, bytes[indices + 2 * l + 1]!, signs >> 4, scale, out, outAt + 4);
+          vector(iq3xxsBook(), bytes[indices + 2 * l]!, signs, scale, out, outAt);
+          vector(iq3xxsBook(), bytes[indices + 2 * l + 1]!, signs >> 4, scale, out, outAt + 4);
         }
       }
     }
@@ -43,7 +43,7 @@ export const iq3_s: QuantFormat = {
         const high = (bytes[at + 66 + (i >> 3)]! >> (i & 7)) & 1;
         const signs = bytes[at + 74 + (i >> 1)]! >> ((i & 1) * 4);
         const scale = d * (1 + 2 * ((bytes[at + 106 + (i >> 4)]! >> ((i & 8) >> 1)) & 15));
-        vector(iq3sBook, bytes[at + 2 + i]! | (high << 8), signs, scale, out, outAt);
+        vector(iq3sBook(), bytes[at + 2 + i]! | (high << 8), signs, scale, out, outAt);
       }
     }
   },

@@ -94,7 +94,7 @@ function iq1(
   shiftsDown: (bytes: Uint8Array, at: number, i: number) => number,
   runScale: BlockParts['runScale'] & {},
 ): BlockParts {
-  const vectors = bookWords(iq1Book, [-1, 0, 1]);
+  const vectors = bookWords(iq1Book(), [-1, 0, 1]);
   return {
     format,
     scale: (bytes, at) => scale(bytes, at) / 8,
@@ -117,7 +117,7 @@ export const GRID_TYPES: Partial<Record<StorageTypeName, () => BlockParts>> = {
   IQ2_XXS: () =>
     iq2(
       CODE_FORMATS.IQ2_XXS,
-      iq2xxsBook,
+      iq2xxsBook(),
       (b, at, i) => b[at + 2 + 8 * (i >> 2) + (i & 3)]!,
       (b, at, i) => sevenSigns(b, at + 6 + 8 * (i >> 2), i),
       (b, at, run) => odd(b[at + 9 + 8 * run]! >> 4),
@@ -125,7 +125,7 @@ export const GRID_TYPES: Partial<Record<StorageTypeName, () => BlockParts>> = {
   IQ2_XS: () =>
     iq2(
       CODE_FORMATS.IQ2_S,
-      iq2xsBook,
+      iq2xsBook(),
       (b, at, i) => u16(b, at + 2 + 2 * i) & 511,
       (b, at, i) => evenSigns(b[at + 3 + 2 * i]! >> 1),
       (b, at, run) => odd(nibble(b, at + 66, run)),
@@ -133,7 +133,7 @@ export const GRID_TYPES: Partial<Record<StorageTypeName, () => BlockParts>> = {
   IQ2_S: () =>
     iq2(
       CODE_FORMATS.IQ2_S,
-      iq2sBook,
+      iq2sBook(),
       (b, at, i) => b[at + 2 + i]! | (((b[at + 66 + (i >> 2)]! >> (2 * (i & 3))) & 3) << 8),
       (b, at, i) => b[at + 34 + i]!,
       (b, at, run) => odd(nibble(b, at + 74, run)),
@@ -142,7 +142,7 @@ export const GRID_TYPES: Partial<Record<StorageTypeName, () => BlockParts>> = {
     iq3(
       CODE_FORMATS.IQ3_XXS,
       4,
-      iq3xxsBook,
+      iq3xxsBook(),
       (b, at, i) => b[at + 2 + i]!,
       (b, at, i) => sevenSigns(b, at + 66 + 4 * (i >> 2), i),
       (b, at, run) => odd(b[at + 69 + 4 * run]! >> 4),
@@ -151,7 +151,7 @@ export const GRID_TYPES: Partial<Record<StorageTypeName, () => BlockParts>> = {
     iq3(
       CODE_FORMATS.IQ3_S,
       1,
-      iq3sBook,
+      iq3sBook(),
       (b, at, i) => b[at + 2 + i]! | (((b[at + 66 + (i >> 3)]! >> (i & 7)) & 1) << 8),
       (b, at, i) => b[at + 74 + i]!,
       (b, at, run) => odd(nibble(b, at + 106, run)),
