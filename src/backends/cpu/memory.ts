@@ -14,14 +14,12 @@ export class CpuMemory {
   readonly shared: boolean;
   #views: Views;
 
-  constructor(options: { readonly shared: boolean; readonly maxBytes?: number }) {
+  /** @throws InferenceError where the runtime gives no memory at all. */
+  constructor(options: { readonly shared: boolean }) {
     this.shared = options.shared;
-    const maximum = Math.min(MAX_PAGES, Math.floor((options.maxBytes ?? MAX_PAGES * PAGE_BYTES) / PAGE_BYTES));
-    const initial = HEAP_BASE / PAGE_BYTES;
-    this.wasm = options.shared
-      ? new WebAssembly.Memory({ initial, maximum, shared: true })
-      : new WebAssembly.Memory({ initial, maximum });
-    this.#views = viewsOf(this.wasm.buffer);
+    const { wasm, maximum } = reserve(options.shared);
+    this.wasm = wasm;
+    this.#views = viewsOf(wasm.buffer);
     this.heap = new Heap(HEAP_BASE, HEAP_BASE, (bytes) => this.#grow(bytes, maximum));
   }
 
@@ -46,6 +44,22 @@ export class CpuMemory {
     } catch (error) {
       if (error instanceof RangeError) return false;
       throw new InferenceError(`memory: growing failed: ${messageOf(error)}`, { cause: error });
+    }
+  }
+}
+
+/** The largest memory that the runtime is willing to set aside addresses for: phones and small containers want less. */
+function reserve(shared: boolean): { readonly wasm: WebAssembly.Memory; readonly maximum: number } {
+  const initial = HEAP_BASE / PAGE_BYTES;
+  for (let maximum = MAX_PAGES; ; maximum /= 2) {
+    try {
+      return { wasm: new WebAssembly.Memory({ initial, maximum, ...(shared ? { shared } : {}) }), maximum };
+    } catch (error) {
+      if (!(error instanceof RangeError) || maximum / 2 < initial) {
+        throw new InferenceError(`memory: expected room for a WebAssembly memory, got none: ${messageOf(error)}`, {
+          cause: error,
+        });
+      }
     }
   }
 }
