@@ -10,15 +10,13 @@ import type { Kernels } from './kernels.ts';
 import { WeightLoader } from './linear/load.ts';
 import { LinearOps } from './linear/ops.ts';
 import { CpuMemory } from './memory.ts';
-import { PAGE_BYTES } from './memoryMap.ts';
 import { createOps } from './ops.ts';
 import type { Ring } from './ring.ts';
 import { addressOf, CpuStorage, dtypeOf, elementsOf } from './storage.ts';
-import { MAX_PAGES } from './wasm/module.ts';
 
 const ARENA_CHUNK_BYTES = 4 << 20;
-/** Weights leave so much of the main memory to activations and caches; the rest go to further memories. */
-const MAIN_WEIGHT_BYTES = 2.5 * 2 ** 30;
+/** Part of the main memory that weights may take; the rest of it is for caches and activations. */
+const MAIN_WEIGHTS = 5 / 8;
 /** Larger matrices are kept in pieces, so that they fit into what is left of a memory. */
 const PIECE_BYTES = 2 ** 30;
 /** 128 GiB: more than WebAssembly will soon be asked to hold. */
@@ -67,7 +65,10 @@ export class CpuBackend implements Backend {
     this.#ring = parts.ring;
     this.#kernels = parts.kernels;
     this.#executor = parts.executor;
-    this.#limits = parts.limits ?? { main: MAIN_WEIGHT_BYTES, further: MAX_PAGES * PAGE_BYTES };
+    this.#limits = parts.limits ?? {
+      main: MAIN_WEIGHTS * this.#main.maxBytes,
+      further: this.#main.maxBytes,
+    };
     this.#arena = new Arena<CpuStorage>(
       {
         chunk: (bytes) => new CpuStorage(this.#allocate(bytes, 'scratch memory'), bytes),

@@ -12,6 +12,8 @@ export class CpuMemory {
   readonly wasm: WebAssembly.Memory;
   readonly heap: Heap;
   readonly shared: boolean;
+  /** Bytes it can grow to. */
+  readonly maxBytes: number;
   #views: Views;
 
   /** @throws InferenceError where the runtime gives no memory at all. */
@@ -19,6 +21,7 @@ export class CpuMemory {
     this.shared = options.shared;
     const { wasm, maximum } = reserve(options.shared);
     this.wasm = wasm;
+    this.maxBytes = maximum * PAGE_BYTES;
     this.#views = viewsOf(wasm.buffer);
     this.heap = new Heap(HEAP_BASE, HEAP_BASE, (bytes) => this.#grow(bytes, maximum));
   }
