@@ -9,6 +9,7 @@ import type { Ring } from '../ring.ts';
 import { expertsKernel } from './experts.ts';
 import { FAMILIES } from './families.ts';
 import type { Family, MakeFamily } from './family.ts';
+import { checkedHalves } from './finite.ts';
 import { GROUP, groupsOf } from './layout.ts';
 import { arrange } from './sections.ts';
 import { CpuWeight, type Section } from './weight.ts';
@@ -72,7 +73,7 @@ export class WeightLoader {
       // No format takes more than a float per column.
       const most = Math.max(1, Math.floor(this.#host.pieceBytes / (4 * columns * GROUP))) * GROUP;
       for (const section of arrange(raw.sections, columns, most)) {
-        sections.push(await this.#section(raw.name, section, first, columns));
+        sections.push(await this.#section(raw.name, checkedHalves(section, raw.name, first, columns), first, columns));
         first += section.rows;
       }
     } catch (error) {
