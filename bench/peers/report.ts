@@ -8,9 +8,15 @@ export interface Row {
   readonly error?: string | undefined;
   readonly decode_tps?: number | undefined;
   readonly prefill_tps?: number | undefined;
+  /** Tokens per second of CPU time: what a crowded machine distorts less. */
+  readonly decode_cpu_tps?: number | undefined;
+  readonly prefill_cpu_tps?: number | undefined;
   readonly ttft_s?: number | undefined;
   readonly rss_mb?: number | undefined;
   readonly batch?: Readonly<Record<string, number | null>> | undefined;
+  /** Decoding behind contexts of some lengths. */
+  readonly context?: Readonly<Record<string, number | null>> | undefined;
+  readonly context_cpu?: Readonly<Record<string, number | null>> | undefined;
 }
 
 export interface Summary {
@@ -22,7 +28,12 @@ export interface Summary {
   readonly ratios: Readonly<Record<string, number>>;
 }
 
-const FIGURES = ['decode_tps', 'prefill_tps', 'ttft_s', 'rss_mb'] as const;
+const FIGURES = ['decode_tps', 'decode_cpu_tps', 'prefill_tps', 'prefill_cpu_tps', 'ttft_s', 'rss_mb'] as const;
+const LISTS = [
+  ['context', (n: string) => `decode@${n}_tps`],
+  ['context_cpu', (n: string) => `decode@${n}_cpu_tps`],
+  ['batch', (n: string) => `batch${n}_tps`],
+] as const;
 
 /** Medians per peer and thread count, and their ratios to a reference peer. */
 export function summarize(rows: readonly Row[], reference: string): Summary[] {
@@ -43,11 +54,13 @@ export function summarize(rows: readonly Row[], reference: string): Summary[] {
         f,
         group.map((r) => r[f]),
       );
-    for (const n of new Set(group.flatMap((r) => Object.keys(r.batch ?? {})))) {
-      put(
-        `batch${n}_tps`,
-        group.map((r) => r.batch?.[n]),
-      );
+    for (const [list, name] of LISTS) {
+      for (const n of new Set(group.flatMap((r) => Object.keys(r[list] ?? {})))) {
+        put(
+          name(n),
+          group.map((r) => r[list]?.[n]),
+        );
+      }
     }
     const error = Object.keys(figures).length ? undefined : group.find((r) => r.error)?.error;
     return { peer: first.peer, threads: first.threads, error, figures };

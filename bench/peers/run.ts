@@ -2,11 +2,13 @@
  * Side-by-side benchmark: Tramontane and the engines a user might pick instead, in turn (A B C A B C …), each run in a
  * process of its own, on one model file.
  *
- *     npm run bench:peers -- [--model FILE] [--threads 1,2] [--rounds 3] [--only a,b] [--node PATH]… [--out FILE]
+ *     npm run bench:peers -- [--model FILE] [--threads 1,2] [--rounds 3] [--contexts 4096] [--only a,b] [--node PATH]…
+ *                            [--out FILE]
  *
- * Peers are installed on first use into `bench/peers/.installed` (`--python` adds the ones from PyPI). A run is told
- * `--model --prompts --threads --reps --decode --batch --batch-decode` and, in BENCH_T0_MS, when it was spawned; it
- * prints one JSON line: decode_tps, prefill_tps, ttft_s, rss_mb, batch.
+ * Peers are installed on first use into `bench/peers/.installed` (`--python` adds the ones from PyPI), or looked for in
+ * PEERS_DIR. A run is told `--model --prompts --threads --reps --decode --contexts --batch --batch-decode` and, in
+ * BENCH_T0_MS, when it was spawned; it prints one JSON line: decode_tps, prefill_tps, ttft_s, rss_mb, context, batch, and
+ * the same rates per second of CPU time.
  */
 import { execFileSync, spawn } from 'node:child_process';
 import fs from 'node:fs';
@@ -20,7 +22,8 @@ import { summarize, table } from './report.ts';
 
 const root = path.dirname(fileURLToPath(import.meta.resolve('tramontane/package.json')));
 const here = path.join(root, 'bench/peers');
-const installed = path.join(here, '.installed');
+const ready = process.env['PEERS_DIR'];
+const installed = path.resolve(ready ?? path.join(here, '.installed'));
 
 const { values: options } = parseArgs({
   options: {
@@ -29,6 +32,7 @@ const { values: options } = parseArgs({
     rounds: { type: 'string', default: '3' },
     reps: { type: 'string', default: '2' },
     decode: { type: 'string', default: '128' },
+    contexts: { type: 'string', default: '' },
     batch: { type: 'string', default: '4,8' },
     'batch-decode': { type: 'string', default: '32' },
     only: { type: 'string' },
@@ -84,7 +88,7 @@ function peers(): Peer[] {
 async function run(peer: Peer, threads: number, round: number): Promise<Row> {
   const args = ['--model', path.resolve(options.model), '--prompts', path.join(here, 'prompts.json')];
   args.push('--threads', String(threads), '--reps', options.reps, '--decode', options.decode);
-  args.push('--batch', options.batch, '--batch-decode', options['batch-decode']);
+  args.push('--batch', options.batch, '--batch-decode', options['batch-decode'], '--contexts', options.contexts);
   const started = performance.timeOrigin + performance.now();
   const [command = '', ...rest] = peer.command;
   const env = {
@@ -112,15 +116,16 @@ async function run(peer: Peer, threads: number, round: number): Promise<Row> {
   return { ...base, ...result, peer: peer.name, threads, rss_mb: peakMb || result.rss_mb };
 }
 
-install();
+if (ready === undefined) install();
+const SHOWN = ['decode_tps', 'decode_cpu_tps', 'prefill_tps', 'prefill_cpu_tps', 'ttft_s', 'rss_mb'] as const;
 const rows: Row[] = [];
 for (let round = 0; round < Number(options.rounds); round++) {
   for (const threads of options.threads.split(',').map(Number)) {
     for (const peer of peers()) {
       const row = await run(peer, threads, round);
       rows.push(row);
-      const show = (k: 'decode_tps' | 'prefill_tps' | 'ttft_s' | 'rss_mb') => `${k} ${row[k]?.toFixed(2) ?? '-'}`;
-      const figures = row.error ?? (['decode_tps', 'prefill_tps', 'ttft_s', 'rss_mb'] as const).map(show).join('  ');
+      const show = (k: (typeof SHOWN)[number]) => `${k} ${row[k]?.toFixed(2) ?? '-'}`;
+      const figures = row.error ?? SHOWN.map(show).join('  ');
       console.error(`round ${round + 1}  ${threads} threads  ${peer.name.padEnd(18)} ${figures}`);
     }
   }

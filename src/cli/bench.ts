@@ -17,6 +17,7 @@ export interface BenchFlags extends ModelFlags {
   readonly decode: number;
   readonly batch: readonly number[];
   readonly batchDecode: number;
+  readonly contexts: readonly number[];
   readonly task: string;
 }
 
@@ -64,7 +65,7 @@ async function measure(flags: BenchFlags): Promise<BenchReport> {
           ? (await generate(loaded, prompts[0] as Uint32Array, flags.gen)).decodeTps
           : await decodeTogether(loaded, prompts, flags.gen),
       );
-      fill.push(await prefill(loaded, somePrompt(loaded, flags.prompt, 7919 + rep)));
+      fill.push((await prefill(loaded, somePrompt(loaded, flags.prompt, 7919 + rep))).tps);
     }
     const ttft = [first, ...(await otherStarts(flags))];
     const { name: backend, threads, simd } = loaded.config().backend;

@@ -1,5 +1,6 @@
 /** `tramontane bench --prompts FILE`: one run of a comparison between engines; its last line is the result. */
 import { UnsupportedError } from '../core/errors.ts';
+import type { Model } from '../core/sdk/model.ts';
 import { EMBEDDED_MODEL, loadModel } from '../index.ts';
 import { type BenchFlags, peakMb } from './bench.ts';
 import { loadOptions } from './flags.ts';
@@ -12,6 +13,8 @@ interface Prompts {
   readonly batch: readonly string[];
 }
 
+/** Of a long prompt: what goes through every engine as one batch. */
+const PREFILL_TOKENS = 512;
 /** Tokens listed in the result, to compare engines by. */
 const LISTED_TOKENS = 32;
 
@@ -30,14 +33,20 @@ export async function benchPrompts(flags: BenchFlags, file: string): Promise<voi
     const submitted = sinceProcessStart();
     const first = await generate(model, short, flags.decode);
     const ttft_s = submitted + first.firstMs / 1000;
-    const decode = [first.decodeTps];
-    for (let k = 1; k < flags.reps; k++) decode.push((await generate(model, short, flags.decode)).decodeTps);
-    const fill: number[] = [];
+    const decode = [first];
+    for (let k = 1; k < flags.reps; k++) decode.push(await generate(model, short, flags.decode));
+    const fill: Awaited<ReturnType<typeof prefill>>[] = [];
     let promptTokens = 0;
     for (let k = 0; k < flags.reps; k++) {
-      const long = await model.tokenize(prompts.long[k % prompts.long.length] as string);
+      const long = (await model.tokenize(prompts.long[k % prompts.long.length] as string)).subarray(0, PREFILL_TOKENS);
       promptTokens = long.length;
       fill.push(await prefill(model, long));
+    }
+    const context: Record<string, number> = {};
+    const contextCpu: Record<string, number> = {};
+    for (const n of flags.contexts) {
+      const { decodeTps, decodeCpuTps } = await generate(model, await promptOf(model, prompts, n), flags.decode);
+      [context[n], contextCpu[n]] = [decodeTps, decodeCpuTps];
     }
     const batch: Record<string, number> = {};
     for (const n of flags.batch) {
@@ -47,10 +56,14 @@ export async function benchPrompts(flags: BenchFlags, file: string): Promise<voi
     const { name: backend, threads, simd } = model.config().backend;
     const result = {
       peer: 'tramontane',
-      decode_tps: median(decode),
-      prefill_tps: median(fill),
+      decode_tps: median(decode.map((d) => d.decodeTps)),
+      decode_cpu_tps: median(decode.map((d) => d.decodeCpuTps)),
+      prefill_tps: median(fill.map((f) => f.tps)),
+      prefill_cpu_tps: median(fill.map((f) => f.cpuTps)),
       ttft_s,
       rss_mb: peakMb(),
+      context,
+      context_cpu: contextCpu,
       batch,
       prompt_tokens: promptTokens,
       text: first.text,
@@ -63,4 +76,10 @@ export async function benchPrompts(flags: BenchFlags, file: string): Promise<voi
   } finally {
     await model.dispose();
   }
+}
+
+/** The long prompts one after another, over and over, cut at `length` tokens. */
+async function promptOf(model: Model, { long }: Prompts, length: number): Promise<Uint32Array> {
+  const ids = (await Promise.all(long.map((text) => model.tokenize(text)))).flatMap((part) => [...part]);
+  return Uint32Array.from({ length }, (_, i) => ids[i % ids.length] as number);
 }

@@ -61,6 +61,12 @@ export function program(): Command {
     .option('--decode <n>', 'with --prompts: tokens to generate', whole(2, 1 << 20), 128)
     .option('--batch <list>', 'with --prompts: numbers of sequences, such as 4,8', wholeList(1, 4096), [4, 8])
     .option('--batch-decode <n>', 'with --prompts: tokens of each sequence of a batch', whole(1, 1 << 20), 64)
+    .option(
+      '--contexts <list>',
+      'with --prompts: decode behind contexts of these lengths too',
+      wholeList(1, MAX_TOKENS),
+      [],
+    )
     .option('--task <task>', 'with --prompts: gen', 'gen')
     .action(async (flags: BenchFlags) => {
       const { bench } = await import('./bench.ts');

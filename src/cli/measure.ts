@@ -9,6 +9,8 @@ export interface Timed {
   readonly firstMs: number;
   /** (n − 1) / (time from first to last token). */
   readonly decodeTps: number;
+  /** The same per second of CPU time of all threads. */
+  readonly decodeCpuTps: number;
 }
 
 /** Greedy, and never ended by the model. */
@@ -16,7 +18,10 @@ const forced = (maxLen: number): SamplingParams => ({ topK: 1, ignoreEos: true, 
 
 export async function generate(model: Model, prompt: Uint32Array, maxLen: number): Promise<Timed> {
   const start = performance.now();
-  const times: number[] = [];
+  let first = start;
+  let firstCpu = 0;
+  let last = start;
+  let lastCpu = 0;
   const tokens: number[] = [];
   let text = '';
   for await (const { choices } of model.streamComplete(prompt, { sampling: forced(maxLen), logprobs: false })) {
@@ -24,16 +29,33 @@ export async function generate(model: Model, prompt: Uint32Array, maxLen: number
     if (!choice) continue;
     text += choice.text;
     tokens.push(...choice.tokenIds);
-    if (choice.tokenIds.length > 0) times.push(performance.now());
+    if (choice.tokenIds.length === 0) continue;
+    [last, lastCpu] = [performance.now(), cpuMs()];
+    if (first === start) [first, firstCpu] = [last, lastCpu];
   }
-  const [first = start, last = start] = [times[0], times.at(-1)];
-  return { tokens, text, firstMs: first - start, decodeTps: (tokens.length - 1) / ((last - first) / 1000) };
+  const rate = (ms: number) => (tokens.length - 1) / (ms / 1000);
+  return {
+    tokens,
+    text,
+    firstMs: first - start,
+    decodeTps: rate(last - first),
+    decodeCpuTps: rate(lastCpu - firstCpu),
+  };
 }
 
-/** Prompt tokens per second, to the first token. */
-export async function prefill(model: Model, prompt: Uint32Array): Promise<number> {
+/** Prompt tokens per second, to the first token: of time, and of CPU time of all threads. */
+export async function prefill(
+  model: Model,
+  prompt: Uint32Array,
+): Promise<{ readonly tps: number; readonly cpuTps: number }> {
+  const start = cpuMs();
   const { usage } = await model.complete(prompt, { sampling: forced(1) });
-  return prompt.length / usage.totalPromptTimeSec;
+  return { tps: prompt.length / usage.totalPromptTimeSec, cpuTps: prompt.length / ((cpuMs() - start) / 1000) };
+}
+
+function cpuMs(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
 }
 
 /** Tokens per second of several sequences, from when all have their first token to the end of the last. */

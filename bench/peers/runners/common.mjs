@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import { parseArgs } from 'node:util';
 
-const names = ['model', 'prompts', 'threads', 'reps', 'decode', 'batch', 'batch-decode'];
+const names = ['model', 'prompts', 'threads', 'reps', 'decode', 'batch', 'batch-decode', 'contexts'];
 const { values } = parseArgs({ options: Object.fromEntries(names.map((n) => [n, { type: 'string' }])) });
 
 export const model = values.model;
@@ -12,9 +12,18 @@ export const reps = Number(values.reps);
 export const decode = Number(values.decode);
 export const batchDecode = Number(values['batch-decode']);
 export const batch = values.batch.split(',').filter(Boolean).map(Number);
-export const context = 1024;
+export const contexts = values.contexts.split(',').filter(Boolean).map(Number);
+/** Of a long prompt: what goes through every engine as one batch. */
+export const prefillTokens = 512;
+export const context = Math.max(1024, ...contexts.map((n) => n + decode));
 export const spawned = Number(process.env.BENCH_T0_MS || performance.timeOrigin);
 export const now = () => performance.timeOrigin + performance.now();
+
+/** Milliseconds of CPU time of this process. */
+export function cpu() {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+}
 
 export function median(list) {
   const sorted = [...list].sort((a, b) => a - b);

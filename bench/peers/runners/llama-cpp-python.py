@@ -4,7 +4,7 @@ import time
 
 import llama_cpp as L
 import numpy as np
-from common import CONTEXT, SPAWNED, args, batches, emit, median, prompts
+from common import CONTEXT, PREFILL, SPAWNED, args, batches, contexts, emit, median, prompts
 
 quiet = L.llama_log_callback(lambda *_: None)
 L.llama_log_set(quiet, ctypes.c_void_p(0))
@@ -16,7 +16,7 @@ size = L.llama_vocab_n_tokens(vocab)
 
 def context(n_ctx, sequences=1):
     p = L.llama_context_default_params()
-    p.n_ctx, p.n_batch, p.n_ubatch, p.n_seq_max = n_ctx, 512, 512, sequences
+    p.n_ctx, p.n_batch, p.n_ubatch, p.n_seq_max = n_ctx, PREFILL, PREFILL, sequences
     p.n_threads = p.n_threads_batch = args.threads
     return L.llama_init_from_model(model, p)
 
@@ -27,7 +27,7 @@ def tokenize(text):
     return list(ids[: L.llama_tokenize(vocab, raw, len(raw), ids, len(ids), True, False)])
 
 
-rows = L.llama_batch_init(512, 0, 1)
+rows = L.llama_batch_init(PREFILL, 0, 1)
 
 
 def decode(ctx, items):
@@ -48,6 +48,25 @@ def prefill(ctx, ids, sequence=0):
     return best(ctx, len(ids) - 1)
 
 
+def clock():
+    """Wall and CPU time."""
+    return time.time(), time.process_time()
+
+
+def rates(count, start):
+    """Tokens per second of wall and of CPU time."""
+    return [count / (b - a) for a, b in zip(start, clock())]
+
+
+def generate(ctx, token, position):
+    """The rates of a greedy continuation."""
+    start = clock()
+    for n in range(args.decode - 1):
+        decode(ctx, [(token, position + n, 0, True)])
+        token = best(ctx, 0)
+    return rates(args.decode - 1, start)
+
+
 ctx = context(CONTEXT)
 memory = L.llama_get_memory(ctx)
 short = tokenize(prompts["short"])
@@ -55,18 +74,24 @@ decoded, prefilled, ttft = [], [], None
 for _ in range(args.reps):
     L.llama_memory_clear(memory, True)
     token = prefill(ctx, short)
-    start = time.time()
-    ttft = ttft or start - SPAWNED
-    for n in range(args.decode - 1):
-        decode(ctx, [(token, len(short) + n, 0, True)])
-        token = best(ctx, 0)
-    decoded.append((args.decode - 1) / (time.time() - start))
+    ttft = ttft or time.time() - SPAWNED
+    decoded.append(generate(ctx, token, len(short)))
 for k in range(args.reps):
     L.llama_memory_clear(memory, True)
-    ids = tokenize(prompts["long"][k % len(prompts["long"])])
-    start = time.time()
+    ids = tokenize(prompts["long"][k % len(prompts["long"])])[:PREFILL]
+    start = clock()
     prefill(ctx, ids)
-    prefilled.append(len(ids) / (time.time() - start))
+    prefilled.append(rates(len(ids), start))
+behind = {}
+text = [t for p in prompts["long"] for t in tokenize(p)]
+for length in contexts:
+    L.llama_memory_clear(memory, True)
+    ids = [text[i % len(text)] for i in range(length)]
+    for at in range(0, length, PREFILL):
+        part = ids[at : at + PREFILL]
+        decode(ctx, [(t, at + i, 0, at + i == length - 1) for i, t in enumerate(part)])
+    token = best(ctx, len(part) - 1)
+    behind[length] = generate(ctx, token, length)
 L.llama_free(ctx)
 
 together = {}
@@ -80,4 +105,20 @@ for count in batches:
         tokens = [best(ctx, s) for s in range(count)]
     together[count] = count * args.batch_decode / (time.time() - start)
     L.llama_free(ctx)
-emit(decode_tps=median(decoded), prefill_tps=median(prefilled), ttft_s=ttft, batch=together)
+
+
+def medians(samples):
+    return [median(column) for column in zip(*samples)]
+
+
+(decode_tps, decode_cpu_tps), (prefill_tps, prefill_cpu_tps) = medians(decoded), medians(prefilled)
+emit(
+    decode_tps=decode_tps,
+    decode_cpu_tps=decode_cpu_tps,
+    prefill_tps=prefill_tps,
+    prefill_cpu_tps=prefill_cpu_tps,
+    ttft_s=ttft,
+    context={n: tps for n, (tps, _) in behind.items()},
+    context_cpu={n: tps for n, (_, tps) in behind.items()},
+    batch=together,
+)

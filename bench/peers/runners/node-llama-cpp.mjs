@@ -5,11 +5,14 @@ import {
   batch,
   batchDecode,
   context,
+  contexts,
+  cpu,
   decode,
   emit,
   median,
   model,
   now,
+  prefillTokens,
   prompts,
   reps,
   spawned,
@@ -32,37 +35,60 @@ const tokenize = (text) => {
   return loaded.tokens.shouldPrependBosToken ? [loaded.tokens.bos, ...ids] : ids;
 };
 const open = (contextSize, sequences) =>
-  loaded.createContext({ contextSize, sequences, batchSize: 512, threads: { ideal: threads, min: threads } });
+  loaded.createContext({ contextSize, sequences, batchSize: prefillTokens, threads: { ideal: threads, min: threads } });
 
 async function generate(sequence, tokens, count) {
   const start = now();
+  const startCpu = cpu();
   const ids = [];
   let first = 0;
+  let firstCpu = 0;
   for await (const id of sequence.evaluate(tokens, { temperature: 0, yieldEogToken: true })) {
     first ||= now();
+    firstCpu ||= cpu();
     ids.push(id);
     if (ids.length >= count) break;
   }
-  return { ids, start, first, end: now() };
+  const per = (n, ms) => (n * 1000) / ms;
+  const [rest, prompt] = [ids.length - 1, tokens.length];
+  return {
+    ...{ ids, first },
+    ...{ decode: per(rest, now() - first), decodeCpu: per(rest, cpu() - firstCpu) },
+    ...{ prefill: per(prompt, first - start), prefillCpu: per(prompt, firstCpu - startCpu) },
+  };
 }
 
 const single = await open(context, 1);
 const sequence = single.getSequence();
-const rates = { decode: [], prefill: [] };
+const rates = { decode: [], decodeCpu: [], prefill: [], prefillCpu: [] };
 let ttft;
-let text;
+let answer;
 for (let k = 0; k < reps; k++) {
   if (k) await sequence.clearHistory();
   const r = await generate(sequence, tokenize(prompts.short), decode);
   ttft ??= (r.first - spawned) / 1000;
-  text ??= loaded.detokenize(r.ids);
-  rates.decode.push((r.ids.length - 1) / ((r.end - r.first) / 1000));
+  answer ??= loaded.detokenize(r.ids);
+  rates.decode.push(r.decode);
+  rates.decodeCpu.push(r.decodeCpu);
 }
 for (let k = 0; k < reps; k++) {
   await sequence.clearHistory();
-  const tokens = tokenize(prompts.long[k % prompts.long.length]);
+  const tokens = tokenize(prompts.long[k % prompts.long.length]).slice(0, prefillTokens);
   const r = await generate(sequence, tokens, 1);
-  rates.prefill.push(tokens.length / ((r.first - r.start) / 1000));
+  rates.prefill.push(r.prefill);
+  rates.prefillCpu.push(r.prefillCpu);
+}
+const behind = { context: {}, context_cpu: {} };
+const text = prompts.long.flatMap(tokenize);
+for (const n of contexts) {
+  await sequence.clearHistory();
+  const r = await generate(
+    sequence,
+    Array.from({ length: n }, (_, i) => text[i % text.length]),
+    decode,
+  );
+  behind.context[n] = r.decode;
+  behind.context_cpu[n] = r.decodeCpu;
 }
 await single.dispose();
 
@@ -77,5 +103,9 @@ for (const n of batch) {
   together[n] = done.reduce((sum, r) => sum + r.ids.length, 0) / ((now() - t) / 1000);
   await shared.dispose();
 }
-emit({ decode_tps: median(rates.decode), prefill_tps: median(rates.prefill), ttft_s: ttft, batch: together, text });
+emit({
+  ...{ decode_tps: median(rates.decode), decode_cpu_tps: median(rates.decodeCpu) },
+  ...{ prefill_tps: median(rates.prefill), prefill_cpu_tps: median(rates.prefillCpu) },
+  ...{ ttft_s: ttft, ...behind, batch: together, text: answer },
+});
 process.exit(0);
