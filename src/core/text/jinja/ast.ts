@@ -29,7 +29,7 @@ export type Expr =
   | CallExpr
   | FilterExpr
   | { readonly kind: 'test'; readonly of: Expr; readonly name: string; readonly args: CallArgs }
-  | { readonly kind: 'cond'; readonly test: Expr; readonly then: Expr; readonly otherwise: Expr | undefined }
+  | { readonly kind: 'cond'; readonly test: Expr; readonly chosen: Expr; readonly otherwise: Expr | undefined }
   | { readonly kind: 'and' | 'or'; readonly left: Expr; readonly right: Expr }
   | { readonly kind: 'not'; readonly of: Expr }
   | { readonly kind: 'sign'; readonly operator: '+' | '-'; readonly of: Expr }
@@ -116,4 +116,6 @@ export type Statement = { readonly line: number } & (
 export interface TemplateTree {
   readonly body: Body;
   readonly blocks: ReadonlyMap<string, BlockStatement>;
+  /** Names that bodies begin without, whatever the caller gives. */
+  readonly hidden: ReadonlyMap<Body, readonly string[]>;
 }

@@ -4,7 +4,9 @@
 export const SPACE = '\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000';
 const ONLY_SPACE = new RegExp(`^[${SPACE}]+$`);
 const NOT_SPACE = new RegExp(`[^${SPACE}]+`, 'g');
-const LINE_END = /\r\n|[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]/g;
+/** What ends a line for `str.splitlines`, as part of a class of characters. */
+const LINE_BREAKS = '\\n-\\r\\x1c-\\x1e\\x85\\u2028\\u2029';
+const LINE_END = new RegExp(`\\r\\n|[${LINE_BREAKS}]`, 'g');
 const PAIR = /[\ud800-\udbff][\udc00-\udfff]/;
 const PAIRS = /[\ud800-\udbff][\udc00-\udfff]/g;
 /** Digits that are no decimal digits: superscripts, circled and old ones. */
@@ -146,18 +148,27 @@ function titleChar(c: string): string {
 export function capitalize(text: string): string {
   if (text === '') return '';
   const first = String.fromCodePoint(text.codePointAt(0) as number);
-  return titleChar(first) + text.slice(first.length).toLowerCase();
+  return titleChar(first) + text.toLowerCase().slice(first.toLowerCase().length);
+}
+
+/** The small form of a character; a sigma at the end of a word has its own. */
+function smallChar(chars: readonly string[], at: number): string {
+  const c = chars[at] as string;
+  if (c !== 'Σ') return c.toLowerCase();
+  return CASED.test(chars[at - 1] ?? '') && !CASED.test(chars[at + 1] ?? '') ? 'ς' : 'σ';
 }
 
 /** `str.title`: every letter that follows no letter is large. */
 export function titleCase(text: string): string {
+  const chars = [...text];
   let inside = false;
-  let out = '';
-  for (const c of text) {
-    out += inside ? c.toLowerCase() : titleChar(c);
-    inside = CASED.test(c);
-  }
-  return out;
+  return chars
+    .map((c, i) => {
+      const shown = inside ? smallChar(chars, i) : titleChar(c);
+      inside = CASED.test(c);
+      return shown;
+    })
+    .join('');
 }
 
 /** `str.istitle`. */
@@ -175,9 +186,8 @@ export function isTitle(text: string): boolean {
 
 /** `str.swapcase`. */
 export function swapCase(text: string): string {
-  let out = '';
-  for (const c of text) out += WITH_UPPER.test(c) ? c.toLowerCase() : c.toUpperCase();
-  return out;
+  const chars = [...text];
+  return chars.map((c, i) => (WITH_UPPER.test(c) ? smallChar(chars, i) : c.toUpperCase())).join('');
 }
 
 /** `str.casefold`. */

@@ -4,7 +4,7 @@ import type { Budget } from './fault.ts';
 import { Fault, unfit } from './fault.ts';
 import { str } from './show.ts';
 import type { Key, List, Value } from './values.ts';
-import { Dict, Float, int, isList, Markup, Tuple, textOf, typeName } from './values.ts';
+import { Dict, Float, int, isList, Markup, Tuple, textOf, typeName, View } from './values.ts';
 
 /** Begins the keys of tuples; no well-formed text holds it. */
 const TUPLE_MARK = '\udc00';
@@ -126,7 +126,8 @@ export function keyOf(value: Value, budget: Budget): Key {
   budget.step();
   if (typeof value === 'boolean') return Number(value);
   if (typeof value !== 'object' || value === null) return value;
-  if (isList(value) || value instanceof Dict) throw unfit(`unhashable type: '${typeName(value)}'`);
+  if (isList(value) || value instanceof Dict || value instanceof View)
+    throw unfit(`unhashable type: '${typeName(value)}'`);
   if (value instanceof Markup) return value.text;
   if (value instanceof Float) {
     if (!Number.isInteger(value.value)) return value.value;

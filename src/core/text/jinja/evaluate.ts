@@ -40,7 +40,7 @@ export function evaluate(expr: Expr, scope: Scope, runtime: Runtime): Value {
       return test(runtime, evaluate(expr.of, scope, runtime), argsOf(expr.args, scope, runtime));
     }
     case 'cond':
-      if (truth(evaluate(expr.test, scope, runtime))) return evaluate(expr.then, scope, runtime);
+      if (truth(evaluate(expr.test, scope, runtime))) return evaluate(expr.chosen, scope, runtime);
       if (expr.otherwise) return evaluate(expr.otherwise, scope, runtime);
       return new Undefined('the inline if-expression evaluated to false and no else section was defined.');
     case 'and': {

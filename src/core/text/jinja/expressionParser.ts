@@ -36,7 +36,7 @@ function parseConditional(c: Cursor): Expr {
   while (c.skipName('if')) {
     const test = parseOr(c);
     const otherwise = c.skipName('else') ? c.nested(() => parseConditional(c)) : undefined;
-    expr = { kind: 'cond', test, then: expr, otherwise };
+    expr = { kind: 'cond', test, chosen: expr, otherwise };
     c.forgive(unknown);
   }
   return expr;

@@ -7,7 +7,7 @@ import { filter } from './filtersText.ts';
 import { attributeGetter, type Getter, ignoreCase, multiGetter } from './getters.ts';
 import { binary } from './operators.ts';
 import type { Filter, Runtime } from './runtime.ts';
-import { each, iterate, length, lengthOf, listOf, smallInt, sorted } from './sequence.ts';
+import { each, iterate, length, listOf, smallInt, sorted } from './sequence.ts';
 import type { Args, List, Value } from './values.ts';
 import { Dict, Iter, isList, Markup, Range, Tuple, textOf, typeName, Undefined, View } from './values.ts';
 
@@ -199,7 +199,8 @@ function summed({ budget }: Runtime, value: Value, [attribute = null, start = 0]
 }
 
 function randomItem({ budget }: Runtime, value: Value): Value {
-  if (lengthOf(value) === undefined) throw unfit(`object of type '${typeName(value)}' has no len()`);
+  if (value instanceof Dict || value instanceof View) throw unfit(`'${typeName(value)}' object has no item by number`);
+  length(value);
   const items = listOf(value, budget);
   const item = items[Math.floor(Math.random() * items.length)];
   return item === undefined ? new Undefined('No random item, sequence was empty.') : item;

@@ -6,14 +6,16 @@ import type { Budget } from './fault.ts';
 import { Fault, unfit } from './fault.ts';
 import { attributeGetter } from './getters.ts';
 import { writeJson } from './json.ts';
+import { realText } from './numberFormat.ts';
+import { toNumber } from './numbers.ts';
 import { binary, escaped } from './operators.ts';
 import { pretty } from './pretty.ts';
 import type { Filter, Runtime } from './runtime.ts';
-import { each, isIterable, joinTexts, listOf, smallInt, textArg } from './sequence.ts';
+import { each, isIterable, joinTexts, length, listOf, smallInt, textArg } from './sequence.ts';
 import { str } from './show.ts';
 import { replaceText, splitText, textAttribute } from './textMethods.ts';
 import type { Value } from './values.ts';
-import { Dict, Float, isInt, isList, Markup, Tuple, textOf, Undefined } from './values.ts';
+import { Dict, isList, Markup, Tuple, textOf, Undefined } from './values.ts';
 import { wrapText } from './wrap.ts';
 
 type Body = (runtime: Runtime, value: Value, args: Value[]) => Value;
@@ -65,13 +67,14 @@ function indented({ budget }: Runtime, value: Value, [width = 4, first = false, 
 
 function truncated({ budget }: Runtime, value: Value, args: Value[]): Value {
   const [limit = 255, kill = false, ending = '...', leeway = null] = args;
-  const [text, end] = [textArg(value), textArg(ending)];
-  const [length, slack] = [smallInt(limit), leeway === null ? 5 : smallInt(leeway)];
-  const kept = length - charCount(end);
-  if (kept < 0) throw new Fault(`expected length >= ${charCount(end)}, got ${length}`);
+  const end = textArg(ending);
+  const [most, slack] = [smallInt(limit), leeway === null ? 5 : smallInt(leeway)];
+  const kept = most - charCount(end);
+  if (kept < 0) throw new Fault(`expected length >= ${charCount(end)}, got ${most}`);
   if (slack < 0) throw new Fault(`expected leeway >= 0, got ${slack}`);
+  if (length(value) <= most + slack) return value;
+  const text = textArg(value);
   budget.text(text.length);
-  if (charCount(text) <= length + slack) return value;
   const head = charSlice(text, 0, kept);
   return like(value, (truth(kill) ? head : (splitText(head, ' ', 1, true)[0] ?? '')) + end);
 }
@@ -123,7 +126,8 @@ function urlEncoded({ budget }: Runtime, value: Value): Value {
   const pairs: Value[] =
     value instanceof Dict ? [...value.items()].map((pair) => new Tuple(pair)) : [...each(value, budget)];
   const parts = pairs.map((pair) => {
-    const [key = null, item = null] = listOf(pair, budget);
+    const [key, item, ...more] = listOf(pair, budget);
+    if (key === undefined || item === undefined || more.length > 0) throw unfit('urlencode: expected pairs');
     return `${urlQuoted(key, '', budget)}=${urlQuoted(item, '', budget)}`;
   });
   return joinTexts(parts, '&', budget);
@@ -145,20 +149,17 @@ function attributesOfXml({ budget, autoescape }: Runtime, value: Value, [space =
 
 const UNITS = ['k', 'M', 'G', 'T', 'P', 'E', 'Z', 'Y'];
 
-function fileSize(value: Value, binaryUnits: boolean): string {
-  const number = textOf(value) ?? (value instanceof Float ? value.value : isInt(value) ? value : Number.NaN);
-  const bytes = Number(number);
-  if (Number.isNaN(bytes)) throw unfit('filesizeformat: expected a number');
+function fileSize(value: Value, binaryUnits: boolean, budget: Budget): string {
+  const bytes = toNumber(value);
+  if (bytes === undefined || !Number.isFinite(bytes)) throw unfit('filesizeformat: expected a finite number');
   if (bytes === 1) return '1 Byte';
   const base = binaryUnits ? 1024 : 1000;
   if (bytes < base) return `${Math.trunc(bytes)} Bytes`;
-  const power = Math.max(
-    0,
-    UNITS.findIndex((_, i) => bytes < base ** (i + 2)),
-  );
-  const at = bytes < base ** (UNITS.length + 1) ? power : UNITS.length - 1;
-  const unit = (UNITS[at] as string).toUpperCase();
-  return `${((base * bytes) / base ** (at + 2)).toFixed(1)} ${binaryUnits ? `${unit}i` : UNITS[at]}B`;
+  const found = UNITS.findIndex((_, i) => bytes < base ** (i + 2));
+  const at = found < 0 ? UNITS.length - 1 : found;
+  const size = realText((base * bytes) / base ** (at + 2), { type: 'f', precision: 1, alternate: false }, budget);
+  const unit = UNITS[at] as string;
+  return `${size} ${binaryUnits ? `${unit.toUpperCase()}i` : unit}B`;
 }
 
 function replaced(
@@ -251,7 +252,9 @@ export const TEXT_FILTERS: readonly [string, Filter][] = [
   ),
   filter('urlencode', [], urlEncoded),
   filter('xmlattr', [['autospace', true]], attributesOfXml),
-  filter('filesizeformat', [['binary', false]], (_, value, [units = false]) => fileSize(value, truth(units))),
+  filter('filesizeformat', [['binary', false]], ({ budget }, value, [units = false]) =>
+    fileSize(value, truth(units), budget),
+  ),
   filter('pprint', [], ({ budget }, value) => pretty(value, budget)),
   filter(
     'urlize',

@@ -1,63 +1,16 @@
 /** Filters on single values, and the table of all filters. */
 import { attributeOf, hasAttribute } from './access.ts';
-import { strip } from './characters.ts';
 import { refuseUndefined, truth } from './compare.ts';
 import { roundTo } from './decimals.ts';
 import { Fault, unfit } from './fault.ts';
 import { SEQUENCE_FILTERS } from './filtersSequence.ts';
 import { filter, TEXT_FILTERS } from './filtersText.ts';
+import { MAX_INT_DIGITS, parseInteger, toNumber } from './numbers.ts';
 import { binary } from './operators.ts';
 import type { Filter, Runtime } from './runtime.ts';
 import { intArg, smallInt, textArg } from './sequence.ts';
 import type { Int, Value } from './values.ts';
 import { Float, int, isInt, textOf, typeName, Undefined } from './values.ts';
-
-/** Longer numbers are refused, as Python does. */
-const MAX_INT_DIGITS = 4300;
-const DECIMAL = /^[+-]?(?:\d+(?:_\d+)*\.?(?:\d+(?:_\d+)*)?|\.\d+(?:_\d+)*)(?:[eE][+-]?\d+(?:_\d+)*)?$/;
-const SPECIAL = /^([+-]?)(?:(inf(?:inity)?)|nan)$/i;
-const PREFIXES: Readonly<Record<string, number>> = { '0x': 16, '0o': 8, '0b': 2 };
-
-/** `int(text, base)`; `undefined` for text that is no number. */
-function parseInteger(text: string, base: number): Int | undefined {
-  if (base !== 0 && (base < 2 || base > 36)) throw unfit('int() base must be >= 2 and <= 36, or 0');
-  const [, sign = '', rest = ''] = /^([+-]?)(.*)$/s.exec(strip(text, 'both').toLowerCase()) ?? [];
-  const prefix = PREFIXES[rest.slice(0, 2)];
-  const prefixed = prefix !== undefined && (base === 0 || base === prefix);
-  const radix = prefixed ? (prefix as number) : base === 0 ? 10 : base;
-  const digits = prefixed ? rest.slice(2).replace(/^_/, '') : rest;
-  if (!/^[\da-z]+(?:_[\da-z]+)*$/.test(digits)) return undefined;
-  if (base === 0 && !prefixed && /^0[\d_]*[1-9]/.test(digits)) return undefined;
-  if (digits.length > MAX_INT_DIGITS) return undefined;
-  let value = 0n;
-  for (const c of digits.replaceAll('_', '')) {
-    const digit = Number.parseInt(c, 36);
-    if (digit >= radix) return undefined;
-    value = value * BigInt(radix) + BigInt(digit);
-  }
-  return int(sign === '-' ? -value : value);
-}
-
-/** `float(value)`; `undefined` for what is no number. */
-function toFloat(value: Value): number | undefined {
-  const text = textOf(value);
-  if (text === undefined) {
-    if (value instanceof Float) return value.value;
-    if (typeof value === 'boolean' || isInt(value)) return finite(Number(value));
-    refuseUndefined(value);
-    return undefined;
-  }
-  const bare = strip(text, 'both');
-  if (DECIMAL.test(bare)) return Number(bare.replaceAll('_', ''));
-  const [found, sign, infinite] = SPECIAL.exec(bare) ?? [];
-  if (found === undefined) return undefined;
-  return infinite === undefined ? Number.NaN : sign === '-' ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY;
-}
-
-function finite(value: number): number {
-  if (!Number.isFinite(value)) throw new Fault('int too large to convert to float');
-  return value;
-}
 
 function toInt(_: Runtime, value: Value, [fallback = 0, base = 10]: Value[]): Value {
   const text = textOf(value);
@@ -69,7 +22,7 @@ function toInt(_: Runtime, value: Value, [fallback = 0, base = 10]: Value[]): Va
   } else if (isInt(value) || typeof value === 'boolean') {
     return intArg(value);
   }
-  const number = toFloat(value);
+  const number = toNumber(value);
   return number === undefined || !Number.isFinite(number) ? fallback : int(BigInt(Math.trunc(number)));
 }
 
@@ -132,7 +85,7 @@ const VALUE_FILTERS: readonly [string, Filter][] = [
     toInt,
   ),
   filter('float', [['default', new Float(0)]], (_, value, [fallback = null]) => {
-    const number = toFloat(value);
+    const number = toNumber(value);
     return number === undefined ? fallback : new Float(number);
   }),
   filter(
@@ -156,6 +109,7 @@ const VALUE_FILTERS: readonly [string, Filter][] = [
   ),
   filter('attr', ['name'], ({ budget }, value, [name = null]) => {
     const key = textArg(name);
+    refuseUndefined(value);
     if (hasAttribute(value, key, budget)) return attributeOf(value, key, budget);
     return new Undefined(`'${typeName(value)} object' has no attribute '${key}'`);
   }),

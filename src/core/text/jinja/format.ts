@@ -16,7 +16,7 @@ const SPEC =
 /** Numbers fields that have no number. */
 interface Counter {
   next: number;
-  manual: boolean;
+  numbering?: 'automatic' | 'manual';
 }
 
 /** `text.format(...)`. `finish` treats what is put in. */
@@ -26,7 +26,7 @@ export function formatText(
   budget: Budget,
   finish: (value: Value, formatted: string) => string = (_, formatted) => formatted,
 ): string {
-  return fields(text, args, budget, finish, { next: 0, manual: false }, MAX_NESTING);
+  return fields(text, args, budget, finish, { next: 0 }, MAX_NESTING);
 }
 
 function fields(
@@ -108,14 +108,15 @@ function converted(value: Value, conversion: string | undefined, budget: Budget)
 function lookUp(name: string, args: Args, budget: Budget, counter: Counter): Value {
   const [, first = '', rest = ''] = /^([^.[]*)(.*)$/s.exec(name) ?? [];
   let value: Value | undefined;
-  if (first === '' || /^\d+$/.test(first)) {
-    const manual = first !== '';
-    if (counter.next > 0 && manual !== counter.manual) {
-      throw new Fault('cannot switch between automatic field numbering and manual field specification');
+  if (name === '' || /^\d+$/.test(first)) {
+    if (rest === '') {
+      const numbering = name === '' ? 'automatic' : 'manual';
+      if (counter.numbering !== undefined && counter.numbering !== numbering) {
+        throw new Fault('cannot switch between automatic field numbering and manual field specification');
+      }
+      counter.numbering = numbering;
     }
-    value = args.positional[manual ? Number(first) : counter.next];
-    counter.next++;
-    counter.manual = manual;
+    value = args.positional[name === '' ? counter.next++ : Number(first)];
     if (value === undefined) throw new Fault('Replacement index out of range for positional args tuple');
   } else {
     value = args.named.get(first);

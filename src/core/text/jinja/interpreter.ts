@@ -20,7 +20,7 @@ import { bindMacro, macroAttribute } from './macro.ts';
 import { escaped } from './operators.ts';
 import type { Runtime } from './runtime.ts';
 import { Scope } from './scope.ts';
-import { each, joinTexts } from './sequence.ts';
+import { each, joinTexts, textArg } from './sequence.ts';
 import { str } from './show.ts';
 import { TESTS } from './tests.ts';
 import type { Thing, Value } from './values.ts';
@@ -82,13 +82,20 @@ class Interpreter implements Runtime {
   constructor(tree: TemplateTree, root: Scope, budget: Budget) {
     this.#tree = tree;
     this.budget = budget;
-    this.#top = new Scope(root);
+    this.#top = this.#scope(tree.body, root);
     if (tree.blocks.size > 0) this.#top.set('self', this.#self());
   }
 
   run(): Rendering {
     this.#body(this.#tree.body, this.#top);
     return { text: this.#written.join(''), generated: this.#generated };
+  }
+
+  /** Variables of a body. */
+  #scope(body: Body, outer: Scope): Scope {
+    const scope = new Scope(outer);
+    for (const name of this.#tree.hidden.get(body) ?? []) scope.hide(name);
+    return scope;
   }
 
   #write(text: string): void {
@@ -160,18 +167,18 @@ class Interpreter implements Runtime {
         const { call: target, caller } = statement;
         const args = argsOf(target.args, scope, this);
         const named = new Map(args.named).set('caller', this.#macro(caller, scope));
-        this.#output(call(evaluate(target.of, scope, this), { positional: args.positional, named }));
+        this.#write(textArg(call(evaluate(target.of, scope, this), { positional: args.positional, named })));
         return 'done';
       }
       case 'filter block': {
-        const inner = new Scope(scope);
+        const inner = this.#scope(statement.body, scope);
         const text = this.#captured(() => this.#body(statement.body, inner));
         if (text === undefined) return this.#left;
-        this.#output(this.#filtered(statement.filter, text, inner));
+        this.#write(textArg(this.#filtered(statement.filter, text, inner)));
         return 'done';
       }
       case 'capture': {
-        const inner = new Scope(scope);
+        const inner = this.#scope(statement.body, scope);
         const text = this.#captured(() => this.#body(statement.body, inner));
         if (text === undefined) return this.#left;
         const value = statement.filter ? this.#filtered(statement.filter, text, inner) : text;
@@ -179,13 +186,13 @@ class Interpreter implements Runtime {
         return 'done';
       }
       case 'with': {
-        const inner = new Scope(scope);
+        const inner = this.#scope(statement.body, scope);
         for (const [target, value] of statement.values) this.#assign(target, evaluate(value, scope, this), inner);
         return this.#body(statement.body, inner);
       }
       case 'autoescape':
         return this.#escaping(truth(evaluate(statement.on, scope, this)), () =>
-          this.#body(statement.body, new Scope(scope)),
+          this.#body(statement.body, this.#scope(statement.body, scope)),
         );
       case 'generation':
         this.#generation(statement.body, scope);
@@ -215,7 +222,7 @@ class Interpreter implements Runtime {
 
   #generation(body: Body, scope: Scope): void {
     const start = this.#length;
-    const text = this.#captured(() => this.#body(body, new Scope(scope))) ?? '';
+    const text = this.#captured(() => this.#body(body, this.#scope(body, scope))) ?? '';
     this.#generated.push([start, start + text.length]);
     this.#write(text);
   }
@@ -239,7 +246,7 @@ class Interpreter implements Runtime {
     const loop = new Loop(wanted, this.budget, depth, recurse);
     let completed = false;
     for (let item = loop.advance(); item !== undefined; item = loop.advance()) {
-      const inner = new Scope(scope);
+      const inner = this.#scope(body, scope);
       inner.set('loop', loop);
       this.#assign(target, item, inner);
       const flow = this.#body(body, inner);
@@ -247,7 +254,7 @@ class Interpreter implements Runtime {
       // A round that is cut short does not count.
       if (flow === 'done') completed = true;
     }
-    return completed ? 'done' : this.#body(otherwise, new Scope(scope));
+    return completed ? 'done' : this.#body(otherwise, this.#scope(otherwise, scope));
   }
 
   *#matching({ target, test }: ForStatement, items: Value, scope: Scope): Generator<Value, void> {
@@ -287,7 +294,7 @@ class Interpreter implements Runtime {
           `expected ${target.items.length} values to unpack, got ${items.length > target.items.length ? 'more' : items.length}`,
         );
       }
-      target.items.forEach((inner, i) => this.#assign(inner, items[i] as Value, scope));
+      for (const [i, inner] of target.items.entries()) this.#assign(inner, items[i] as Value, scope);
     }
   }
 
@@ -301,7 +308,7 @@ class Interpreter implements Runtime {
       attribute: (key) => macroAttribute(macro, key),
       call: (args) =>
         this.budget.nested(() => {
-          const inner = new Scope(scope);
+          const inner = this.#scope(macro.body, scope);
           bindMacro(macro, args, inner, (expr) => evaluate(expr, inner, this));
           const text = this.#escaping(escapes, () => this.#captured(() => this.#body(macro.body, inner)));
           return this.#textValue(text ?? '');
@@ -311,7 +318,7 @@ class Interpreter implements Runtime {
 
   #block(block: BlockStatement, scope: Scope): string {
     if (block.required) throw new Fault(`Required block '${block.name}' not found`);
-    const inner = new Scope(scope);
+    const inner = this.#scope(block.body, scope);
     inner.set('super', new Undefined(`there is no parent block called '${block.name}'.`));
     return this.budget.nested(() => this.#captured(() => this.#body(block.body, inner)) ?? '');
   }

@@ -23,42 +23,65 @@ export interface JsonFormat {
 /** `json.dumps`. */
 export function writeJson(value: Value, format: JsonFormat, budget: Budget): string {
   if ((format.indent?.length ?? 0) > MAX_INDENT) throw unfit(`expected an indent of at most ${MAX_INDENT}`);
-  const parts: string[] = [];
-  let length = 0;
-  const put = (text: string): void => {
-    length += text.length;
-    budget.text(text.length);
-    if (length > MAX_TEXT) budget.text(length);
-    parts.push(text);
-  };
-  const breakLine = (depth: number): string => (format.indent === undefined ? '' : `\n${format.indent.repeat(depth)}`);
-  const block = (open: string, close: string, count: number, depth: number, one: (i: number) => void): void => {
-    if (count === 0) return put(open + close);
-    if (depth > MAX_DEPTH) throw unfit(`expected values nested at most ${MAX_DEPTH} deep`);
-    put(open);
-    for (let i = 0; i < count; i++) {
-      put((i > 0 ? format.itemSeparator : '') + breakLine(depth));
-      one(i);
-    }
-    put(breakLine(depth - 1) + close);
-  };
-  const write = (item: Value, depth: number): void => {
-    budget.step();
-    const plain = scalar(item, format);
-    if (plain !== undefined) return put(plain);
-    const items: List | undefined = isList(item) ? item : item instanceof Tuple ? item.items : undefined;
-    if (items) return block('[', ']', items.length, depth, (i) => write(items[i] as Value, depth + 1));
-    if (!(item instanceof Dict)) throw unfit(`Object of type ${typeName(item)} is not JSON serializable`);
-    const entries = [...item.items()];
-    if (format.sortKeys) entries.sort(([a], [b]) => order(a, b, '<', budget));
-    block('{', '}', entries.length, depth, (i) => {
-      const [key, inner] = entries[i] as readonly [Value, Value];
-      put(keyText(key, format) + format.keySeparator);
-      write(inner, depth + 1);
+  const writer = new Writer(format, budget);
+  writer.value(value, 1);
+  return writer.text();
+}
+
+class Writer {
+  readonly #format: JsonFormat;
+  readonly #budget: Budget;
+  readonly #parts: string[] = [];
+  #length = 0;
+
+  constructor(format: JsonFormat, budget: Budget) {
+    this.#format = format;
+    this.#budget = budget;
+  }
+
+  text(): string {
+    return this.#parts.join('');
+  }
+
+  value(value: Value, depth: number): void {
+    this.#budget.step();
+    const plain = scalar(value, this.#format);
+    const items: List | undefined = isList(value) ? value : value instanceof Tuple ? value.items : undefined;
+    if (plain !== undefined) this.#put(plain);
+    else if (items) this.#block('[]', items, depth, (item) => this.value(item, depth + 1));
+    else if (value instanceof Dict) this.#dict(value, depth);
+    else throw unfit(`Object of type ${typeName(value)} is not JSON serializable`);
+  }
+
+  #dict(dict: Dict, depth: number): void {
+    const entries = [...dict.items()];
+    if (this.#format.sortKeys) entries.sort(([a], [b]) => order(a, b, '<', this.#budget));
+    this.#block('{}', entries, depth, ([key, item]) => {
+      this.#put(keyText(key, this.#format) + this.#format.keySeparator);
+      this.value(item, depth + 1);
     });
-  };
-  write(value, 1);
-  return parts.join('');
+  }
+
+  #block<T>(brackets: string, items: readonly T[], depth: number, write: (item: T) => void): void {
+    if (depth > MAX_DEPTH) throw unfit(`expected values nested at most ${MAX_DEPTH} deep`);
+    this.#put(items.length === 0 ? brackets : brackets.slice(0, 1));
+    items.forEach((item, i) => {
+      this.#put((i > 0 ? this.#format.itemSeparator : '') + this.#lineBreak(depth));
+      write(item);
+    });
+    if (items.length > 0) this.#put(this.#lineBreak(depth - 1) + brackets.slice(1));
+  }
+
+  #lineBreak(depth: number): string {
+    const { indent } = this.#format;
+    return indent === undefined ? '' : `\n${indent.repeat(depth)}`;
+  }
+
+  #put(text: string): void {
+    this.#length += text.length;
+    this.#budget.text(this.#length > MAX_TEXT ? this.#length : text.length);
+    this.#parts.push(text);
+  }
 }
 
 function scalar(value: Value, format: JsonFormat): string | undefined {

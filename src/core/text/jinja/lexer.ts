@@ -105,7 +105,7 @@ class Lexer {
   #raw(): void {
     RAW_END.lastIndex = this.#at;
     const end = RAW_END.exec(this.#source);
-    if (!end) return this.#fail('expected {% endraw %}, got the end of the template');
+    if (!end) this.#fail('expected {% endraw %}, got the end of the template');
     this.#text(this.#trimmed(this.#source.slice(this.#at, end.index), end[1] ?? '', false));
     this.#advance(end.index + end[0].length);
   }
@@ -113,7 +113,7 @@ class Lexer {
   #comment(): void {
     COMMENT_END.lastIndex = this.#at;
     const end = COMMENT_END.exec(this.#source);
-    if (!end) return this.#fail('expected #}, got the end of the template');
+    if (!end) this.#fail('expected #}, got the end of the template');
     this.#advance(end.index + end[0].length);
   }
 

@@ -68,7 +68,10 @@ const INT: Methods<Int> = new Map<string, Method<Int>>([
   ],
   [
     'bit_count',
-    (self, args) => (same('bit_count', self, args), BigInt(self).toString(2).replaceAll(/[-0]/g, '').length),
+    (self, args) =>
+      BigInt(same('bit_count', self, args))
+        .toString(2)
+        .replaceAll(/[-0]/g, '').length,
   ],
   ['conjugate', (self, args) => same('conjugate', self, args)],
   ['as_integer_ratio', (self, args) => new Tuple([same('as_integer_ratio', self, args), 1])],

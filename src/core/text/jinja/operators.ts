@@ -12,6 +12,8 @@ export type BinaryOperator = '+' | '-' | '*' | '/' | '//' | '%' | '**';
 
 /** Integers of more bits take too long. */
 const MAX_INT_BITS = 2 ** 16;
+/** Integers of more bits may lie beyond what a fraction holds. */
+const MAX_FLOAT_BITS = 1000;
 
 /** A number as arithmetic sees it: booleans are integers. */
 function numberOf(value: Value): Int | Float | undefined {
@@ -68,7 +70,8 @@ function repeated(a: Value, b: Value, budget: Budget): Value | undefined {
   const count = numberOf(b);
   if (count === undefined) return numberOf(a) === undefined ? undefined : repeated(b, a, budget);
   if (!isInt(count)) return undefined;
-  const times = Math.max(0, Number(count));
+  if (typeof count === 'bigint') throw new Fault("cannot fit 'int' into an index-sized integer");
+  const times = Math.max(0, count);
   const text = textOf(a);
   if (text !== undefined) {
     budget.text(text.length * times);
@@ -144,7 +147,8 @@ function bigIntegers(operator: BinaryOperator, a: bigint, b: bigint): Value {
 }
 
 function bigPower(a: bigint, b: bigint): Value {
-  if (b < 0n) return fractions('**', toFloat(int(a)), toFloat(int(b)));
+  if (b < 0n && bits(a) * -Number(b) > MAX_FLOAT_BITS) return fractions('**', toFloat(int(a)), toFloat(int(b)));
+  if (b < 0n) return fractions('/', 1, Number(a ** -b));
   if (b === 0n) return 1;
   if (a === 0n || a === 1n) return int(a);
   if (a === -1n) return b % 2n === 0n ? 1 : -1;

@@ -4,6 +4,7 @@ import type { BlockStatement, Body, Expr, MacroBody, Signature, Statement, Targe
 import { Cursor } from './cursor.ts';
 import { parseExpression, parseFilter, parseTuple } from './expressionParser.ts';
 import { FILTERS } from './filtersValue.ts';
+import { hiddenNames } from './hidden.ts';
 import { tokenize } from './lexer.ts';
 import { TESTS } from './tests.ts';
 
@@ -37,7 +38,8 @@ class Parser {
   }
 
   template(): TemplateTree {
-    return { body: this.#c.certain(() => this.#statements([])), blocks: this.#blocks };
+    const body = this.#c.certain(() => this.#statements([]));
+    return { body, blocks: this.#blocks, hidden: hiddenNames(body) };
   }
 
   /** Statements up to one of the tags, whose name is the current token then; without tags to the end. */

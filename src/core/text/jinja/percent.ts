@@ -6,7 +6,7 @@ import { Fault, unfit } from './fault.ts';
 import { intDigits, realText } from './numberFormat.ts';
 import { ascii, repr, str } from './show.ts';
 import type { Int, Value } from './values.ts';
-import { Dict, Float, int, isInt, isList, Tuple, textOf, typeName } from './values.ts';
+import { Dict, Float, int, isInt, isList, Range, Tuple, textOf, typeName, Undefined } from './values.ts';
 
 const SPEC = /%(?:\(([^()]*)\))?([-+ #0]*)(\*|\d+)?(?:\.(\*|\d*))?[hlL]?(.)?/gsu;
 
@@ -40,18 +40,20 @@ class Values {
     return value;
   }
   finish(): void {
-    const mapping = this.#all instanceof Dict || isList(this.#all);
+    const all = this.#all;
+    // What has items counts as a mapping, whose values need not all be used.
+    const mapping = isList(all) || all instanceof Dict || all instanceof Range || all instanceof Undefined;
     if (this.#next < this.#items.length && !mapping)
       throw new Fault('not all arguments converted during string formatting');
   }
 }
 
-/** `format % values`. `escape` treats texts that are put in. */
+/** `format % values`. `guard` treats texts that are put in. */
 export function percentFormat(
   format: string,
   values: Value,
   budget: Budget,
-  escape: (text: string) => string = (text) => text,
+  guard: (text: string) => string = (text) => text,
 ): string {
   const source = new Values(values, budget);
   let length = format.length;
@@ -65,7 +67,7 @@ export function percentFormat(
       const asked = source.width(widthText);
       const precision = source.width(digits === '' ? '0' : digits);
       const value = type === '%' ? null : (given ?? source.next());
-      const piece = one(value, type, flags, precision, budget, escape);
+      const piece = one(value, type, flags, precision, budget, guard);
       const left = flags.includes('-') || (asked ?? 0) < 0;
       const width = Math.abs(asked ?? 0);
       budget.text((length += Math.max(width, piece.text.length)));
@@ -95,7 +97,7 @@ function one(
   flags: string,
   precision: number | undefined,
   budget: Budget,
-  escape: (text: string) => string,
+  guard: (text: string) => string,
 ): Piece {
   switch (type) {
     case '%':
@@ -104,7 +106,7 @@ function one(
     case 'r':
     case 'a': {
       const show = { s: str, r: repr, a: ascii }[type];
-      const text = escape(show(value, budget));
+      const text = guard(show(value, budget));
       return { head: '', text: precision === undefined ? text : charSlice(text, 0, precision), numeric: false };
     }
     case 'c':

@@ -162,6 +162,7 @@ export function itemAt(value: Value, index: Value): Value | undefined {
 /** Where a slice begins, in which steps it goes, and how many items it has. */
 interface Span {
   readonly start: number;
+  readonly stop: number;
   readonly step: number;
   readonly count: number;
 }
@@ -176,7 +177,7 @@ function spanOf(start: Value, stop: Value, step: Value, count: number): Span {
   };
   const from = place(bound(start), by > 0 ? low : high);
   const to = place(bound(stop), by > 0 ? high : low);
-  return { start: from, step: by, count: Math.max(0, Math.ceil((to - from) / by)) };
+  return { start: from, stop: to, step: by, count: Math.max(0, Math.ceil((to - from) / by)) };
 }
 
 function bound(value: Value): number | undefined {
@@ -199,9 +200,7 @@ export function slice(value: Value, start: Value, stop: Value, step: Value, budg
   }
   if (value instanceof Range) {
     const span = spanOf(start, stop, step, value.length);
-    const from = value.at(span.start);
-    const by = value.step * span.step;
-    return new Range(from, value.at(span.start + span.count * span.step), by);
+    return new Range(value.at(span.start), value.at(span.stop), value.step * span.step);
   }
   const items = value instanceof Tuple ? value.items : value;
   if (!isList(items)) {

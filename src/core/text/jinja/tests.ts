@@ -1,7 +1,8 @@
 /** What may stand behind `is`. */
 import { bind, type Param } from './bind.ts';
 import { isLower, isUpper } from './characters.ts';
-import { equal, order, truth } from './compare.ts';
+import { equal, keyOf, order } from './compare.ts';
+import type { Budget } from './fault.ts';
 import { binary } from './operators.ts';
 import type { Runtime, Test } from './runtime.ts';
 import { contains, isIterable } from './sequence.ts';
@@ -42,6 +43,11 @@ function isSequence(value: Value): boolean {
   return value instanceof Tuple || value instanceof Dict || value instanceof Range || value instanceof Undefined;
 }
 
+function hasName(table: ReadonlyMap<string, unknown>, name: Value, budget: Budget): boolean {
+  const key = keyOf(name, budget);
+  return typeof key === 'string' && table.has(key);
+}
+
 export const TESTS: ReadonlyMap<string, Test> = new Map<string, Test>([
   ...plain('defined', (value) => !(value instanceof Undefined)),
   ...plain('undefined', (value) => value instanceof Undefined),
@@ -71,9 +77,6 @@ export const TESTS: ReadonlyMap<string, Test> = new Map<string, Test>([
   ...ordered('ge >=', '>=', (sign) => sign >= 0),
   ...ordered('lt lessthan <', '<', (sign) => sign < 0),
   ...ordered('le <=', '<=', (sign) => sign <= 0),
-  ...test('filter', [], ({ filters }, value) => typeof value === 'string' && filters.has(value)),
-  ...test('test', [], ({ tests }, value) => typeof value === 'string' && tests.has(value)),
+  ...test('filter', [], ({ filters, budget }, value) => hasName(filters, value, budget)),
+  ...test('test', [], ({ tests, budget }, value) => hasName(tests, value, budget)),
 ]);
-
-/** Whether a value counts as true, as a test. */
-export const byTruth: Test = (_, value) => truth(value);

@@ -117,7 +117,7 @@ function edge(name: 'startswith' | 'endswith'): [string, Method] {
       if (wanted === undefined) {
         throw unfit(`${name} first arg must be str or a tuple of str, not ${typeName(option)}`);
       }
-      return within !== undefined && within.part[name === 'startswith' ? 'startsWith' : 'endsWith'](wanted);
+      return within?.part[name === 'startswith' ? 'startsWith' : 'endsWith'](wanted) ?? false;
     });
   });
 }
@@ -146,7 +146,7 @@ function wordsLeft(text: string, limit: number): string[] {
   const word = new RegExp(`[^${SPACE}]+`, 'g');
   for (let match = word.exec(text); match; match = word.exec(text)) {
     if (words.length === limit) {
-      words.push(strip(text.slice(match.index), 'right'));
+      words.push(text.slice(match.index));
       break;
     }
     words.push(match[0]);
@@ -262,7 +262,7 @@ function translationTable(budget: Budget, [from = null, to = null, gone = null]:
     throw new Fault('the first two maketrans arguments must have equal length');
   }
   budget.items(source.length);
-  source.forEach((char, i) => put(char, target[i]?.codePointAt(0) ?? 0));
+  for (const [i, char] of source.entries()) put(char, target[i]?.codePointAt(0) ?? 0);
   if (gone !== null) for (const char of textArg(gone)) put(char, null);
   return table;
 }
