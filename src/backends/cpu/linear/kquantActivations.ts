@@ -1,9 +1,9 @@
 import { defineKernel, splitRange } from '../kernel.ts';
-import type { V128 } from '../wasm/expr.ts';
 import type { FunctionBuilder, Local } from '../wasm/function.ts';
 import { f32, f32x4, i8x16, i16x8, i32, i32x4, v128 } from '../wasm/ops.ts';
 import { TILE } from './layout.ts';
-import { roundEven, share } from './quantize.ts';
+import { share } from './quantize.ts';
+import { largestOf, magnitude, peakOf, toInteger, toIntegers } from './rounding.ts';
 
 /** Columns that share a scale. */
 export const SUPER_BLOCK = 256;
@@ -78,7 +78,7 @@ function quantizer(kind: SuperActivation) {
           let largest = 0;
           for (let k = 0; k < SUPER_BLOCK; k++) largest = Math.max(largest, Math.abs(f32[at + k]!));
           const inverse = largest > SMALLEST ? Math.fround(LARGEST / largest) : 0;
-          for (let k = 0; k < SUPER_BLOCK; k++) codes[k] = roundEven(Math.fround(f32[at + k]! * inverse));
+          for (let k = 0; k < SUPER_BLOCK; k++) codes[k] = toInteger(f32[at + k]!, inverse);
           const tile = first * (columns / SUPER_BLOCK) + b * tokens;
           f32[((d + shift) >>> 2) + tile + token] = largest / LARGEST;
           const block = (q >>> 0) + shift + tile * SUPER_BLOCK * width;
@@ -118,15 +118,12 @@ function quantizeBlock(f: FunctionBuilder, kind: SuperActivation, p: Pointers): 
   const end = f.i32('endOfBlock', i32.add(p.px, SUPER_BLOCK * 4));
   f.doWhile(
     () => {
-      const maxima = Array.from({ length: 4 }, (_, i): V128 => f32x4.abs(v128.load(at, 16 * i)));
-      while (maxima.length > 1) maxima.push(f32x4.max(maxima.shift()!, maxima.shift()!));
-      largest.set(f32x4.max(largest, maxima[0]!));
+      largest.set(largestOf([largest, ...[0, 1, 2, 3].map((i) => magnitude(f, v128.load(at, 16 * i)))]));
       at.inc(64);
     },
     i32.ltU(at, end),
   );
-  for (const order of [HALVES, NEIGHBOURS]) largest.set(f32x4.max(largest, i8x16.shuffle(largest, largest, order)));
-  const peak = f.f32('peak', f32x4.extractLane(largest, 0));
+  const peak = f.f32('peak', peakOf(largest));
   f.f32Store(p.pd, f32.div(peak, LARGEST));
   const inverse = f.v128('inverse', f32x4.splat(f32.select(f32.gt(peak, SMALLEST), f32.div(LARGEST, peak), 0)));
 
@@ -145,7 +142,7 @@ function quantizeBlock(f: FunctionBuilder, kind: SuperActivation, p: Pointers): 
     () => {
       for (const run of runs) {
         values.forEach((v, i) => {
-          v.set(i32x4.truncSatF32x4S(f32x4.nearest(f32x4.mul(v128.load(p.px, 16 * i), inverse))));
+          v.set(toIntegers(f, v128.load(p.px, 16 * i), inverse));
         });
         codes.set(
           i8x16.narrowI16x8S(i16x8.narrowI32x4S(values[0]!, values[1]!), i16x8.narrowI32x4S(values[2]!, values[3]!)),

@@ -2,6 +2,7 @@ import { defineKernel, type KernelContext, split, splitRange } from '../kernel.t
 import type { FunctionBuilder, Local } from '../wasm/function.ts';
 import { f32, f32x4, i8x16, i16x8, i32, i32x4, v128 } from '../wasm/ops.ts';
 import { ACTIVATION_BYTES, ACTIVATION_SCALE, BLOCK, PAIRS, STEPS, TILE } from './layout.ts';
+import { largestOf, magnitude, peakOf, toInteger, toIntegers } from './rounding.ts';
 
 /**
  * Largest code. 16-bit products have room for 256 times finer codes at the same speed: 32 of the largest products,
@@ -28,6 +29,8 @@ export const QUANTIZE_FIELDS = {
  * Activations to integer codes per block of 32: `d = max|x| / LARGEST`, `q = round(x / d)` to nearest, ties to even, and
  * `s = d Σq` for formats with minima. Codes are stored as bytes (`i8`) or 16-bit numbers (`i16`) in tile order
  * (`layout.ts`); `d` and `s`, times `ACTIVATION_SCALE`, as `[tile][block][token]`.
+ *
+ * A block with NaN or an infinity has such a scale.
  *
  * Threads share the rows, or, when `copyStride` is not zero, each makes a private copy `copyStride` bytes behind the
  * previous one: for a few rows that is cheaper than waiting for each other.
@@ -86,7 +89,7 @@ function quantizer(kind: 'i8' | 'i16') {
           const inverse = largest > SMALLEST ? Math.fround(limit / largest) : 0;
           let sum = 0;
           for (let k = 0; k < BLOCK; k++) {
-            codes[k] = roundEven(Math.fround(f32[at + k]! * inverse));
+            codes[k] = toInteger(f32[at + k]!, inverse);
             sum += codes[k]!;
           }
           const block = (q >>> 0) + shift + (first * columns + b * BLOCK * tokens) * width;
@@ -129,23 +132,13 @@ function quantizeBlock(
   stride: Local<'i32'>,
 ): void {
   const values = f.v128s('x', 8);
-  const largest = f.v128('largest');
   values.forEach((v, i) => {
     v.set(v128.load(px, 16 * i));
   });
-  const maxima = values.map((v) => f32x4.abs(v) as ReturnType<typeof f32x4.abs>);
-  while (maxima.length > 1) maxima.push(f32x4.max(maxima.shift()!, maxima.shift()!));
-  largest.set(maxima[0]!);
-  largest.set(
-    f32x4.max(largest, i8x16.shuffle(largest, largest, [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7])),
-  );
-  largest.set(
-    f32x4.max(largest, i8x16.shuffle(largest, largest, [4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11])),
-  );
-  const peak = f.f32('peak', f32x4.extractLane(largest, 0));
+  const peak = f.f32('peak', peakOf(f.v128('largest', largestOf(values.map((v) => magnitude(f, v))))));
   const scale = f.f32('scale', f32.div(peak, LARGEST[kind]));
   const inverse = f.v128('inverse', f32x4.splat(f32.select(f32.gt(peak, SMALLEST), f32.div(LARGEST[kind], peak), 0)));
-  for (const v of values) v.set(i32x4.truncSatF32x4S(f32x4.nearest(f32x4.mul(v, inverse))));
+  for (const v of values) v.set(toIntegers(f, v, inverse));
   const sums = [...values] as Parameters<typeof i32x4.add>[0][];
   while (sums.length > 1) sums.push(i32x4.add(sums.shift()!, sums.shift()!));
   const sum = f.v128('sum', sums[0]!);
@@ -184,15 +177,6 @@ function pairsOf(f: FunctionBuilder, values: readonly Local<'v128'>[]): Local<'v
     const every = (first: number) => [0, 1, 2, 3, 4, 5, 6, 7].flatMap((n) => [4 * n + first, 4 * n + first + 1]);
     return [f.v128('even', i8x16.shuffle(low, high, every(0))), f.v128('odd', i8x16.shuffle(low, high, every(2)))];
   });
-}
-
-/** Nearest integer, ties to even, as `f32x4.nearest`; NaN is 0 as in the saturating conversion. */
-export function roundEven(x: number): number {
-  const floor = Math.floor(x);
-  const rest = x - floor;
-  if (rest < 0.5) return floor;
-  if (rest > 0.5) return floor + 1;
-  return Number.isNaN(x) ? 0 : floor + (floor & 1);
 }
 
 export const quantizeI8 = quantizer('i8');
