@@ -1,6 +1,7 @@
 /** What a model knows about text: its tokenizer, its chat template, and the rules that join them. */
 import type { SamplingParams, TokenDecoder } from '../engine/types.ts';
 import { RequestValidationError, UnsupportedError } from '../errors.ts';
+import { toolVariables } from '../text/toolVariables.ts';
 import type { ReasoningControls } from './reasoning.ts';
 import type { Tool } from './request.ts';
 import type { TextMessage } from './validate.ts';
@@ -19,7 +20,7 @@ export interface TextTokenizer {
   isSpecial(id: number): boolean;
 }
 
-/** The part of a chat template that the SDK uses. */
+/** The part of a chat template that the SDK uses. Messages are those of the SDK. */
 export interface TextTemplate {
   readonly source: string;
   render(messages: readonly unknown[], options: Readonly<Record<string, unknown>>): string;
@@ -85,8 +86,9 @@ export class ModelText {
       );
     }
     const { enableThinking, reasoningEffort } = options.reasoning;
-    return this.template.render(messages.map(templateMessage), {
+    return this.template.render(messages, {
       ...(options.tools && options.tools.length > 0 ? { tools: options.tools } : {}),
+      ...toolVariables(this.template.source, options.tools),
       addGenerationPrompt: options.addGenerationPrompt ?? true,
       enableThinking,
       ...(reasoningEffort === undefined
@@ -173,26 +175,6 @@ function firstLonger(sorted: readonly string[], prefix: string): string | undefi
   }
   const next = sorted[low];
   return next?.startsWith(prefix) ? next : undefined;
-}
-
-/** A message with the key names of Python's templates. */
-function templateMessage(m: TextMessage): Record<string, unknown> {
-  return {
-    role: m.role,
-    content: m.content,
-    ...(m.name === undefined ? {} : { name: m.name }),
-    ...(m.toolCallId === undefined ? {} : { tool_call_id: m.toolCallId }),
-    ...(m.reasoningContent === undefined ? {} : { reasoning_content: m.reasoningContent }),
-    ...(m.toolCalls === undefined
-      ? {}
-      : {
-          tool_calls: m.toolCalls.map((c) => ({
-            id: c.id,
-            type: 'function',
-            function: { name: c.function.name, arguments: c.function.arguments },
-          })),
-        }),
-  };
 }
 
 /** The error of text methods on a model that was loaded without a tokenizer. */

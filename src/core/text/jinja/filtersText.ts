@@ -238,7 +238,7 @@ export const TEXT_FILTERS: readonly [string, Filter][] = [
     wrapped,
   ),
   filter('wordcount', [], ({ budget }, value) => str(value, budget).match(WORD)?.length ?? 0),
-  filter('striptags', [], ({ budget }, value) => new Markup(withoutTags(str(value, budget)))),
+  filter('striptags', [], ({ budget }, value) => withoutTags(str(value, budget))),
   ...['e', 'escape'].map((name) => filter(name, [], ({ budget }, value) => new Markup(escaped(value, budget)))),
   filter('forceescape', [], ({ budget }, value) => new Markup(escapeHtml(str(value, budget)))),
   filter('safe', [], ({ budget }, value) => new Markup(str(value, budget))),
