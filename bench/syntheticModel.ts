@@ -22,6 +22,12 @@ const ALIGNMENT = 32;
 const DISTINCT_ROWS = 64;
 /** Standard deviation of the weights: keeps the activations of a model of this shape near one. */
 const DEVIATION = 0.02;
+/**
+ * Tokens that are hardly ever chosen, for their rows are short: special ones and parts of characters, which make no text
+ * that a stream could show.
+ */
+const QUIET_TOKENS = 1024;
+const QUIET = 1 / 4;
 const U32 = 4;
 const F32 = 6;
 const STRING = 8;
@@ -79,7 +85,7 @@ export function writeSynthetic(path: string, vocabulary: string, format: Storage
       return Buffer.concat(entry);
     });
     writePadded(file, Buffer.concat([head, ...entries]));
-    const rows = new Map<number, Uint8Array>();
+    const rows = new Map<string, Uint8Array>();
     for (const t of tensors) writeTensor(file, t, rows);
   } finally {
     fs.closeSync(file);
@@ -109,25 +115,39 @@ function tensorsOf(
   return [matrix('token_embd.weight', tokens, hidden), ...blocks, norm('output_norm.weight')];
 }
 
-function writeTensor(file: number, tensor: Tensor, made: Map<number, Uint8Array>): void {
-  const { shape, type } = tensor;
+function writeTensor(file: number, tensor: Tensor, made: Map<string, Uint8Array>): void {
+  const { name, shape, type } = tensor;
   const [rows = 1, columns] = shape;
   if (columns === undefined) {
     writePadded(file, new Uint8Array(new Float32Array(rows).fill(1).buffer));
     return;
   }
-  let piece = made.get(columns);
-  if (!piece) {
-    piece = quantize(type.name, gaussian(DISTINCT_ROWS * columns), columns);
-    made.set(columns, piece);
-  }
+  const quiet = name === 'token_embd.weight' ? Math.min(rows, QUIET_TOKENS) : 0;
   const bytes = new Uint8Array(bytesOf(tensor));
-  for (let at = 0; at < bytes.length; at += piece.length) bytes.set(piece.subarray(0, bytes.length - at), at);
+  const loud = (bytes.length / rows) * quiet;
+  tile(bytes.subarray(0, loud), distinctRows(type, columns, QUIET * DEVIATION, made));
+  tile(bytes.subarray(loud), distinctRows(type, columns, DEVIATION, made));
   writePadded(file, bytes);
 }
 
+function distinctRows(
+  type: StorageType,
+  columns: number,
+  deviation: number,
+  made: Map<string, Uint8Array>,
+): Uint8Array {
+  const key = `${columns} ${deviation}`;
+  const rows = made.get(key) ?? quantize(type.name, gaussian(DISTINCT_ROWS * columns, deviation), columns);
+  made.set(key, rows);
+  return rows;
+}
+
+function tile(bytes: Uint8Array, piece: Uint8Array): void {
+  for (let at = 0; at < bytes.length; at += piece.length) bytes.set(piece.subarray(0, bytes.length - at), at);
+}
+
 /** Normally distributed values (Box–Muller), the same every time. */
-function gaussian(count: number): Float32Array {
+function gaussian(count: number, deviation: number): Float32Array {
   let state = 1;
   const uniform = () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
@@ -135,7 +155,7 @@ function gaussian(count: number): Float32Array {
   };
   const values = new Float32Array(count);
   for (let i = 0; i < count; i++) {
-    values[i] = DEVIATION * Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
+    values[i] = deviation * Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
   }
   return values;
 }

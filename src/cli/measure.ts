@@ -7,7 +7,7 @@ export interface Timed {
   readonly text: string;
   /** Milliseconds from submission to the first token. */
   readonly firstMs: number;
-  /** (n − 1) / (time from first to last token). */
+  /** Tokens after the first chunk / (time from first to last chunk). */
   readonly decodeTps: number;
   /** The same per second of CPU time of all threads. */
   readonly decodeCpuTps: number;
@@ -20,6 +20,7 @@ export async function generate(model: Model, prompt: Uint32Array, maxLen: number
   const start = performance.now();
   let first = start;
   let firstCpu = 0;
+  let firstTokens = 0;
   let last = start;
   let lastCpu = 0;
   const tokens: number[] = [];
@@ -31,9 +32,9 @@ export async function generate(model: Model, prompt: Uint32Array, maxLen: number
     tokens.push(...choice.tokenIds);
     if (choice.tokenIds.length === 0) continue;
     [last, lastCpu] = [performance.now(), cpuMs()];
-    if (first === start) [first, firstCpu] = [last, lastCpu];
+    if (first === start) [first, firstCpu, firstTokens] = [last, lastCpu, tokens.length];
   }
-  const rate = (ms: number) => (tokens.length - 1) / (ms / 1000);
+  const rate = (ms: number) => (tokens.length - firstTokens) / (ms / 1000);
   return {
     tokens,
     text,
