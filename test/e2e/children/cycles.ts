@@ -1,0 +1,30 @@
+/** Loads a model, lets it answer and disposes of it, again and again; prints resident bytes after each time, as JSON. */
+import { loadModel } from '../../../src/index.ts';
+
+declare const gc: () => void;
+
+const [spec = 'embedded', count = '10', threads = '1', maxLen = '8'] = process.argv.slice(2);
+
+async function settle(): Promise<void> {
+  for (let i = 0; i < 4; i++) {
+    gc();
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+async function cycle(): Promise<void> {
+  const model = await loadModel(spec, { device: 'cpu', threads: Number(threads) });
+  const stream = model.streamComplete([1, 2, 3, 4, 5, 6, 7, 8], {
+    sampling: { topK: 1, maxLen: Number(maxLen), ignoreEos: true },
+  });
+  for await (const _ of stream);
+  await model.dispose();
+}
+
+const resident: number[] = [];
+for (let i = 0; i < Number(count); i++) {
+  await cycle();
+  await settle();
+  resident.push(process.memoryUsage.rss());
+}
+console.log(JSON.stringify(resident));
