@@ -63,6 +63,11 @@ const PIECES = Object.fromEntries(
   ]),
 ) as unknown as Readonly<Record<CodeFormat['bits'], readonly (readonly Piece[])[]>>;
 
+/** Whether the second 16 columns of a pair lie behind the first ones, in vectors of their own. */
+export function halvesAlike({ bits }: CodeFormat): boolean {
+  return bits % 2 === 0;
+}
+
 const shifted = (v: V128, left: number): V128 => (left > 0 ? i16x8.shl(v, left) : left < 0 ? i16x8.shrU(v, -left) : v);
 
 /** Emits the decoding of the codes of a pair. */

@@ -2,8 +2,8 @@ import type { KernelContext } from '../kernel.ts';
 import type { V128 } from '../wasm/expr.ts';
 import type { FunctionBuilder, Local } from '../wasm/function.ts';
 import { i16x8, i32x4, v128 } from '../wasm/ops.ts';
-import { type CodeFormat, isWide, PAIR_STEPS, sumsOf } from './kquant.ts';
-import { codeReader, wordsPerStep } from './kquantCodes.ts';
+import { type CodeFormat, isWide, PAIR, PAIR_STEPS, sumsOf } from './kquant.ts';
+import { codeReader, halvesAlike, wordsPerStep } from './kquantCodes.ts';
 import { QUADS } from './layout.ts';
 
 /** One vector per token and quad of rows. */
@@ -26,10 +26,12 @@ export interface PairEmitter {
   readonly narrow: boolean;
   /** The offset of the codes is taken back inside of the sums. */
   readonly corrected: boolean;
+  /** What `emit` multiplies: a pair, or the half of one. */
+  readonly columns: number;
   /**
-   * Products of the codes of a pair, which start `offset` bytes behind `pw`, and the activations at `px`, which then
+   * Products of the codes of `columns` columns, which start `offset` bytes behind `pw`, and the activations at `px`, which then
    * moves on. `useSums` is called with every sum of some steps, as soon as it is complete. Where sums are corrected, `pc`
-   * points to the sums of activations (`SUM_WORDS.halvesOf16`) of the pair.
+   * points to their sums of activations (`SUM_WORDS.halvesOf16`).
    */
   emit(
     at: { readonly pw: Local<'i32'>; readonly offset: number; readonly px: Local<'i32'>; readonly pc: Local<'i32'> },
@@ -38,8 +40,9 @@ export interface PairEmitter {
 }
 
 /**
- * The pair is written out without a loop: 8 steps × 2 quads × `n` tokens. Engines keep the sums in registers, and nothing
- * of the decoding has to be carried from step to step.
+ * The columns are written out without a loop: 8 steps × 2 quads × `n` tokens, or 4 steps where the halves of a pair are
+ * decoded in the same way and have sums of their own. Engines keep the sums in registers, and nothing of the decoding has
+ * to be carried from step to step; but the longer the code, the more of it some engines move to where registers run out.
  */
 export function pairEmitter(f: FunctionBuilder, format: CodeFormat, n: number, ctx: KernelContext): PairEmitter {
   const { dot } = ctx.variant;
@@ -49,13 +52,16 @@ export function pairEmitter(f: FunctionBuilder, format: CodeFormat, n: number, c
     ? sumsOf(format)
     : { steps: format.run === 16 || format.scalePerHalf ? 4 : PAIR_STEPS, corrected: false };
   const words = wordsPerStep(wide);
+  const parts = format.block === 256 && steps <= PAIR_STEPS / 2 && format.run !== PAIR && halvesAlike(format) ? 2 : 1;
   const reader = codeReader(f, format, ctx.variant);
   const sums = tileLocals(f, 'products', n);
   const codes = f.v128s('codes', QUADS);
   const x = f.v128('x');
   const correction = f.v128('correction');
   // Blocks of 32 columns alternate between their halves.
-  const order = Array.from({ length: PAIR_STEPS }, (_, i) => (format.scalePerHalf ? 2 * (i & 3) + (i >> 2) : i));
+  const order = Array.from({ length: PAIR_STEPS / parts }, (_, i) =>
+    format.scalePerHalf ? 2 * (i & 3) + (i >> 2) : i,
+  );
 
   const multiply = (w: V128, sum: V128 | undefined): V128 => {
     if (wide) return sum ? i32x4.add(sum, i32x4.dotI16x8S(x, w)) : i32x4.dotI16x8S(x, w);
@@ -67,6 +73,7 @@ export function pairEmitter(f: FunctionBuilder, format: CodeFormat, n: number, c
   return {
     narrow,
     corrected,
+    columns: PAIR / parts,
     emit({ pw, offset, px, pc }, useSums) {
       reader.startPair();
       order.forEach((step, i) => {
@@ -88,7 +95,7 @@ export function pairEmitter(f: FunctionBuilder, format: CodeFormat, n: number, c
         }
         if ((i + 1) % steps === 0) useSums(sums, step);
       });
-      px.inc(PAIR_STEPS * words * n * 4);
+      px.inc(order.length * words * n * 4);
     },
   };
 }

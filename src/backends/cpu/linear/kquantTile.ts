@@ -173,9 +173,9 @@ const block256: EmitBlock = (f, format, n, p, ctx, sums) => {
             total.set(i32x4.add(total, widen(sum, quad)));
           });
         });
-        p.pw.inc(offsets.pair);
-        if (format.run) ofRuns.inc((PAIR / format.run) * GROUP);
-        if (pair.corrected) pc.inc(2 * 4 * n);
+        p.pw.inc((offsets.pair / PAIR) * pair.columns);
+        if (format.run) ofRuns.inc((pair.columns / format.run) * GROUP);
+        if (pair.corrected) pc.inc((pair.columns / 16) * 4 * n);
       },
       i32.ltU(p.pw, endOfBlock),
     );
