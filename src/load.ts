@@ -64,7 +64,7 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
   const { config, source } =
     files.kind === 'gguf'
       ? await ggufModel(files.checkpoint)
-      : { config: await files.config(), source: safetensorsSource(files.checkpoint) };
+      : { config: await configOf(files), source: safetensorsSource(files.checkpoint) };
   const arch = await archOf(config);
   const backend = await starting;
   const weights = Weights.open({ backend, source, codec: { dequantizeInto }, dtype: options.dtype ?? 'auto' });
@@ -113,6 +113,14 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
     warn: (message) => log('warn', message),
     dispose: () => releases.run(),
   });
+}
+
+async function configOf(files: ModelFiles): Promise<unknown> {
+  const config = await files.config();
+  if (config !== undefined) return config;
+  throw new ModelLoadError(
+    `${files.location}: expected a config.json beside the weights, found none; add the model's own`,
+  );
 }
 
 function startBackend(options: LoadOptions, platform: Platform): Promise<Backend> {

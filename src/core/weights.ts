@@ -128,6 +128,7 @@ export class Weights {
     const source = this.#find(name);
     const seen = this.#build.tensors.get(source.name);
     if (seen) return seen;
+    checkType(source);
     if (shape && sizeOf(shape) !== sizeOf(source.shape)) throw wrongShape(source, shape);
     const tensor = this.backend.persistent(shape ?? source.shape, 'f32');
     this.#build.tensors.set(source.name, tensor);
@@ -153,6 +154,7 @@ export class Weights {
     if (seen) return seen;
     found.forEach((t, i) => {
       const size = (parts[i] as { size: number }).size;
+      if (t) checkType(t);
       if (t && sizeOf(t.shape) !== size) throw wrongShape(t, [size]);
     });
     const total = parts.reduce((n, p) => n + p.size, 0);
@@ -290,6 +292,7 @@ export class Weights {
   }
 
   #section(part: SourceTensor): RawSection {
+    checkType(part);
     const width = part.shape[part.shape.length - 1] as number;
     const rows = sizeOf(part.shape) / width;
     if (this.#build.dtype === 'auto' || part.type.name === 'F32') {
@@ -336,6 +339,16 @@ export async function readValues(t: SourceTensor, codec: Codec): Promise<Float32
   const values = new Float32Array(rows * width);
   codec.dequantizeInto(t.type.name, bytes, 0, values, 0, values.length);
   return values;
+}
+
+/** Types that no weight of a network has. Formats made of them are unpacked before they get here. */
+const INTEGERS: ReadonlySet<string> = new Set(['I8', 'I16', 'I32', 'I64', 'U8', 'U16', 'U32', 'U64', 'BOOL', 'C64']);
+
+function checkType(t: SourceTensor): void {
+  if (!INTEGERS.has(t.type.name)) return;
+  throw new WeightError(
+    `tensor "${t.name}": expected floating-point or quantized numbers, got ${t.type.name}; the file is of another model or damaged`,
+  );
 }
 
 function wrongShape(t: SourceTensor, expected: Shape): WeightError {

@@ -50,7 +50,7 @@ export const textFields = {
   num_attention_heads: s.count,
   num_key_value_heads: s.optional(s.count),
   head_dim: s.optional(s.count),
-  rms_norm_eps: s.or(s.number, 1e-6),
+  rms_norm_eps: s.or(s.positive, 1e-6),
   hidden_act: s.or(activation, 'silu'),
   tie_word_embeddings: s.or(s.boolean, false),
   attention_bias: s.optional(s.boolean),

@@ -129,13 +129,18 @@ export async function archOf(config: unknown): Promise<Arch> {
     asked,
     rows.flatMap((r) => r.hf),
   );
-  throw new UnsupportedError(`architecture: expected a supported one, got "${asked}"; nearest: ${near.join(', ')}`, {
-    feature: asked,
-  });
+  throw new UnsupportedError(
+    `architecture: expected a supported one, got "${asked.slice(0, QUOTED)}"; nearest: ${near.join(', ')}`,
+    {
+      feature: asked,
+    },
+  );
 }
 
 /** Names offered in place of an unknown one. */
 const OFFERED = 3;
+/** Characters of an unknown name that a message quotes. */
+const QUOTED = 100;
 
 /** Names that share most pairs of letters with `name`. */
 function nearest(name: string, names: readonly string[]): readonly string[] {
@@ -143,7 +148,7 @@ function nearest(name: string, names: readonly string[]): readonly string[] {
     const lower = text.replace(/For\w+$/, '').toLowerCase();
     return new Set(Array.from({ length: Math.max(lower.length - 1, 0) }, (_, i) => lower.slice(i, i + 2)));
   };
-  const wanted = pairs(name.slice(0, 100));
+  const wanted = pairs(name.slice(0, QUOTED));
   const score = (other: string) => {
     const own = pairs(other);
     const common = [...own].filter((p) => wanted.has(p)).length;

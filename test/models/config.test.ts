@@ -100,7 +100,7 @@ describe('refusals', () => {
     ['LlamaForCausalLM', { num_key_value_heads: 3 }, /^num_key_value_heads: expected a divisor of 4/],
     ['LlamaForCausalLM', { hidden_act: 'mish' }, /^hidden_act: expected silu .* got "mish"/],
     ['LlamaForCausalLM', { head_dim: 9 }, /^rope_parameters: expected a rotation .* at most 9 dimensions/],
-    ['LlamaForCausalLM', { rms_norm_eps: Number.NaN }, /^rms_norm_eps: expected a number/],
+    ['LlamaForCausalLM', { rms_norm_eps: Number.NaN }, /^rms_norm_eps: expected a positive number/],
     ['LlamaForCausalLM', { attention_bias: 'yes' }, /^attention_bias: expected true or false/],
     ['Qwen2ForCausalLM', { layer_types: [slide] }, /^layer_types: expected 3 entries, got 1/],
     ['Qwen3ForCausalLM', { layer_types: ['odd', full, full] }, /^layer_types\[0\]: expected full_attention \| sliding/],

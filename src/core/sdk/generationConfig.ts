@@ -1,6 +1,6 @@
 /** The sampling defaults a checkpoint brings along, and how they fill what a request leaves open. */
 import type { SamplingParams } from '../engine/types.ts';
-import { ConfigError } from '../errors.ts';
+import { configError } from '../schema.ts';
 
 /** Defaults of `generation_config.json`; absent fields have none. */
 export interface GenerationDefaults {
@@ -97,5 +97,5 @@ function isObject(value: unknown): value is Record<string, unknown> {
 }
 
 function fail(name: string, key: string, expected: string, got: unknown): never {
-  throw new ConfigError(`${name}: ${key}: expected ${expected}, got ${JSON.stringify(got)}`);
+  throw configError(`${name}: ${key}`, expected, got);
 }

@@ -4,7 +4,7 @@ import { createRope, ropeSpec } from '../blocks/rope.ts';
 import { preNormModel } from './preNorm.ts';
 
 const config = textConfig.extend({
-  rms_norm_eps: s.or(s.number, 1e-5),
+  rms_norm_eps: s.or(s.positive, 1e-5),
   max_position_embeddings: s.or(s.count, 4096),
   original_max_position_embeddings: s.or(s.count, 4096),
   sliding_window: s.optional(s.count),
