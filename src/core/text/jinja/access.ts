@@ -41,7 +41,7 @@ function attribute(value: Value, name: string, budget: Budget): Value | undefine
 /** `value[key]` without a look at attributes; `undefined` where Python raises an error that means "not there". */
 function item(value: Value, key: Value, budget: Budget): Value | undefined {
   try {
-    return value instanceof Dict ? value.get(keyOf(key, budget)) : itemAt(value, key);
+    return value instanceof Dict ? value.get(keyOf(key, budget)) : itemAt(value, key, budget);
   } catch (error) {
     if (error instanceof Fault && error.recoverable) return undefined;
     throw error;

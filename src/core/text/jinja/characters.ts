@@ -8,7 +8,6 @@ const NOT_SPACE = new RegExp(`[^${SPACE}]+`, 'g');
 const LINE_BREAKS = '\\n-\\r\\x1c-\\x1e\\x85\\u2028\\u2029';
 const LINE_END = new RegExp(`\\r\\n|[${LINE_BREAKS}]`, 'g');
 const PAIR = /[\ud800-\udbff][\udc00-\udfff]/;
-const PAIRS = /[\ud800-\udbff][\udc00-\udfff]/g;
 /** Digits that are no decimal digits: superscripts, circled and old ones. */
 const OTHER_DIGIT =
   '\\xb2\\xb3\\xb9\\u1369-\\u1371\\u19da\\u2070\\u2074-\\u2079\\u2080-\\u2089\\u2460-\\u2468\\u2474-\\u247c\\u2488-\\u2490' +
@@ -61,14 +60,31 @@ export function hasPairs(text: string): boolean {
   return PAIR.test(text);
 }
 
+/** Whether a code point takes the two units from `at` on. */
+function isPair(text: string, at: number): boolean {
+  return (text.charCodeAt(at) & 0xfc00) === 0xd800 && (text.charCodeAt(at + 1) & 0xfc00) === 0xdc00;
+}
+
 /** Number of code points. */
 export function charCount(text: string): number {
-  return hasPairs(text) ? text.length - (text.match(PAIRS)?.length ?? 0) : text.length;
+  if (!hasPairs(text)) return text.length;
+  let count = 0;
+  for (let at = 0; at < text.length; at += isPair(text, at) ? 2 : 1) count++;
+  return count;
 }
 
 /** Code points `from` to `to`, both within the text. */
 export function charSlice(text: string, from: number, to: number): string {
-  return hasPairs(text) ? [...text].slice(from, to).join('') : text.slice(from, to);
+  if (!hasPairs(text)) return text.slice(from, to);
+  const start = unitsOf(text, 0, from);
+  return text.slice(start, unitsOf(text, start, to - from));
+}
+
+/** Where `count` code points from a position on end. */
+function unitsOf(text: string, start: number, count: number): number {
+  let at = start;
+  for (let i = 0; i < count && at < text.length; i++) at += isPair(text, at) ? 2 : 1;
+  return at;
 }
 
 /** How many code points stand before a UTF-16 position. */
@@ -106,28 +122,45 @@ export function words(text: string): string[] {
   return text.match(NOT_SPACE) ?? [];
 }
 
+/** Whether a UTF-16 unit is space. */
+export function isSpace(unit: number): boolean {
+  if (unit <= 0x20) return unit === 0x20 || (unit >= 0x09 && unit <= 0x0d) || unit >= 0x1c;
+  if (unit < 0x1680) return unit === 0x85 || unit === 0xa0;
+  return (
+    (unit >= 0x2000 && unit <= 0x200a) ||
+    unit === 0x2028 ||
+    unit === 0x2029 ||
+    unit === 0x202f ||
+    unit === 0x205f ||
+    unit === 0x3000 ||
+    unit === 0x1680
+  );
+}
+
 export type Side = 'both' | 'left' | 'right';
 
 /** Takes space, or the characters given, off the ends. */
 export function strip(text: string, side: Side, chars?: string): string {
-  const set = chars === undefined ? undefined : new Set(chars);
-  const strips = (c: string): boolean => (set ? set.has(c) : ONLY_SPACE.test(c));
+  if (chars !== undefined) return stripChars(text, side, new Set(chars));
   let start = 0;
   let end = text.length;
-  if (side !== 'right') {
-    while (start < end) {
-      const c = String.fromCodePoint(text.codePointAt(start) as number);
-      if (!strips(c)) break;
-      start += c.length;
-    }
+  if (side !== 'right') while (start < end && isSpace(text.charCodeAt(start))) start++;
+  if (side !== 'left') while (end > start && isSpace(text.charCodeAt(end - 1))) end--;
+  return text.slice(start, end);
+}
+
+function stripChars(text: string, side: Side, chars: ReadonlySet<string>): string {
+  let start = 0;
+  let end = text.length;
+  while (side !== 'right' && start < end) {
+    const size = isPair(text, start) ? 2 : 1;
+    if (!chars.has(text.slice(start, start + size))) break;
+    start += size;
   }
-  if (side !== 'left') {
-    while (end > start) {
-      const paired = end - start > 1 && PAIR.test(text.slice(end - 2, end));
-      const c = text.slice(paired ? end - 2 : end - 1, end);
-      if (!strips(c)) break;
-      end -= c.length;
-    }
+  while (side !== 'left' && end > start) {
+    const size = end - start > 1 && isPair(text, end - 2) ? 2 : 1;
+    if (!chars.has(text.slice(end - size, end))) break;
+    end -= size;
   }
   return text.slice(start, end);
 }

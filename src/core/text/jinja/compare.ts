@@ -46,6 +46,7 @@ function numeric(value: Value): number | bigint | undefined {
 }
 
 export function equal(a: Value, b: Value, budget: Budget): boolean {
+  if (typeof a === 'string' && typeof b === 'string' && a.length === b.length) budget.text(a.length);
   budget.step();
   if (a === b) return true;
   if (a === null || b === null) return false;

@@ -15,6 +15,8 @@ interface Tracker {
 }
 
 export class Cursor {
+  /** The current token. */
+  token: Token;
   readonly #tokens: readonly Token[];
   readonly #filters: ReadonlyMap<string, unknown>;
   readonly #tests: ReadonlyMap<string, unknown>;
@@ -23,32 +25,32 @@ export class Cursor {
   #trackers: Tracker[] = [];
   /** Filters and tests that do not exist. In a condition they are errors only when they are reached. */
   readonly #unknown: string[] = [];
-  /** `for` loops around. */
-  loops = 0;
 
   constructor(tokens: readonly Token[], filters: ReadonlyMap<string, unknown>, tests: ReadonlyMap<string, unknown>) {
     this.#tokens = tokens;
+    this.token = tokens[0] as Token;
     this.#filters = filters;
     this.#tests = tests;
   }
 
-  get token(): Token {
-    return this.#tokens[this.#at] as Token;
-  }
   /** The token behind the current one. */
   get ahead(): Token {
     return this.#tokens[Math.min(this.#at + 1, this.#tokens.length - 1)] as Token;
   }
+  /** Steps over the current token; the last one stays. */
   next(): Token {
     const token = this.token;
-    if (token.type !== 'eof') this.#at++;
+    if (token.type !== 'eof') this.token = this.#tokens[++this.#at] as Token;
     return token;
   }
 
   isMark(mark: string): boolean {
     return this.token.type === 'mark' && this.token.text === mark;
   }
-  isName(...names: string[]): boolean {
+  isName(name: string): boolean {
+    return this.token.type === 'name' && this.token.text === name;
+  }
+  isAny(names: readonly string[]): boolean {
     return this.token.type === 'name' && names.includes(this.token.text);
   }
   skipMark(mark: string): boolean {

@@ -4,11 +4,10 @@ import type { Cursor } from './cursor.ts';
 import type { BinaryOperator } from './operators.ts';
 
 const NO_ARGS: CallArgs = { positional: [], named: [], spread: undefined, spreadNamed: undefined };
-const COMPARISONS: readonly string[] = ['==', '!=', '<', '<=', '>', '>='] satisfies CompareOperator[];
 
 /** An expression; `a if b else c` only where it may stand. */
 export function parseExpression(c: Cursor, conditional = true): Expr {
-  return c.nested(() => (conditional ? parseConditional(c) : parseOr(c)));
+  return c.nested(() => (conditional ? parseConditional(c) : parseOperators(c, OR)));
 }
 
 /** One expression, or several with commas as a tuple. */
@@ -32,9 +31,9 @@ function tupleUntil(c: Cursor, conditional: boolean, ended: () => boolean, mayBe
 
 function parseConditional(c: Cursor): Expr {
   const unknown = c.unknownCount;
-  let expr = parseOr(c);
+  let expr = parseOperators(c, OR);
   while (c.skipName('if')) {
-    const test = parseOr(c);
+    const test = parseOperators(c, OR);
     const otherwise = c.skipName('else') ? c.nested(() => parseConditional(c)) : undefined;
     expr = { kind: 'cond', test, chosen: expr, otherwise };
     c.forgive(unknown);
@@ -42,69 +41,80 @@ function parseConditional(c: Cursor): Expr {
   return expr;
 }
 
-function parseOr(c: Cursor): Expr {
-  let left = parseAnd(c);
-  while (c.skipName('or')) left = { kind: 'or', left, right: parseAnd(c) };
+/** What stands between two expressions. */
+interface Operator {
+  readonly level: number;
+  readonly text: string;
+}
+
+const [OR, AND, NOT, COMPARE, SUM, CONCAT, PRODUCT, POWER] = [1, 2, 3, 4, 5, 6, 7, 8];
+
+function operators(level: number, texts: string): [string, Operator][] {
+  return texts.split(' ').map((text) => [text, { level, text }]);
+}
+
+const MARK_OPERATORS: ReadonlyMap<string, Operator> = new Map([
+  ...operators(COMPARE, '== != < <= > >='),
+  ...operators(SUM, '+ -'),
+  ...operators(CONCAT, '~'),
+  ...operators(PRODUCT, '* / // %'),
+  ...operators(POWER, '**'),
+]);
+const NAME_OPERATORS: ReadonlyMap<string, Operator> = new Map([
+  ...operators(OR, 'or'),
+  ...operators(AND, 'and'),
+  ...operators(COMPARE, 'in'),
+]);
+const NOT_IN: Operator = { level: COMPARE, text: 'not in' };
+
+/** The operator that comes next. */
+function operatorAt(c: Cursor): Operator | undefined {
+  const { type, text } = c.token;
+  if (type === 'mark') return MARK_OPERATORS.get(text);
+  if (type !== 'name') return undefined;
+  return text === 'not' && c.ahead.type === 'name' && c.ahead.text === 'in' ? NOT_IN : NAME_OPERATORS.get(text);
+}
+
+function skipOperator(c: Cursor, operator: Operator): void {
+  c.next();
+  if (operator === NOT_IN) c.next();
+}
+
+/** Operators that bind at least as close as `lowest`, from left to right. */
+function parseOperators(c: Cursor, lowest: number): Expr {
+  const negated = lowest <= NOT && c.skipName('not');
+  let left: Expr = negated ? { kind: 'not', of: c.nested(() => parseOperators(c, NOT)) } : parseUnary(c, true);
+  for (let operator = operatorAt(c); operator && operator.level >= lowest; operator = operatorAt(c)) {
+    left = parseRight(c, left, operator);
+  }
   return left;
 }
 
-function parseAnd(c: Cursor): Expr {
-  let left = parseNot(c);
-  while (c.skipName('and')) left = { kind: 'and', left, right: parseNot(c) };
-  return left;
+/** An operator with what stands behind it. */
+function parseRight(c: Cursor, left: Expr, operator: Operator): Expr {
+  const { level, text } = operator;
+  if (level === COMPARE) return parseCompare(c, left);
+  if (level === CONCAT) return parseConcat(c, left);
+  skipOperator(c, operator);
+  const right = level === POWER ? parseUnary(c, true) : parseOperators(c, level + 1);
+  if (level === OR || level === AND) return { kind: level === OR ? 'or' : 'and', left, right };
+  return { kind: 'binary', operator: text as BinaryOperator, left, right };
 }
 
-function parseNot(c: Cursor): Expr {
-  if (!c.skipName('not')) return parseCompare(c);
-  return { kind: 'not', of: c.nested(() => parseNot(c)) };
-}
-
-function parseCompare(c: Cursor): Expr {
-  const first = parseSum(c);
+/** `a < b <= c` compares each with the next. */
+function parseCompare(c: Cursor, first: Expr): Expr {
   const rest: [CompareOperator, Expr][] = [];
-  for (;;) {
-    if (c.token.type === 'mark' && COMPARISONS.includes(c.token.text)) {
-      rest.push([c.next().text as CompareOperator, parseSum(c)]);
-    } else if (c.skipName('in')) {
-      rest.push(['in', parseSum(c)]);
-    } else if (c.isName('not') && c.ahead.type === 'name' && c.ahead.text === 'in') {
-      c.next();
-      c.next();
-      rest.push(['not in', parseSum(c)]);
-    } else {
-      return rest.length === 0 ? first : { kind: 'compare', first, rest };
-    }
+  for (let operator = operatorAt(c); operator?.level === COMPARE; operator = operatorAt(c)) {
+    skipOperator(c, operator);
+    rest.push([operator.text as CompareOperator, parseOperators(c, COMPARE + 1)]);
   }
+  return { kind: 'compare', first, rest };
 }
 
-/** Operators of one level, from left to right. */
-function parseLevel(c: Cursor, operators: readonly BinaryOperator[], parse: (c: Cursor) => Expr): Expr {
-  let left = parse(c);
-  while (c.token.type === 'mark' && (operators as readonly string[]).includes(c.token.text)) {
-    const operator = c.next().text as BinaryOperator;
-    left = { kind: 'binary', operator, left, right: parse(c) };
-  }
-  return left;
-}
-
-function parseSum(c: Cursor): Expr {
-  return parseLevel(c, ['+', '-'], parseConcat);
-}
-
-function parseConcat(c: Cursor): Expr {
-  const first = parseProduct(c);
-  if (!c.isMark('~')) return first;
+function parseConcat(c: Cursor, first: Expr): Expr {
   const parts = [first];
-  while (c.skipMark('~')) parts.push(parseProduct(c));
+  while (c.skipMark('~')) parts.push(parseOperators(c, CONCAT + 1));
   return { kind: 'concat', parts };
-}
-
-function parseProduct(c: Cursor): Expr {
-  return parseLevel(c, ['*', '/', '//', '%'], parsePower);
-}
-
-function parsePower(c: Cursor): Expr {
-  return parseLevel(c, ['**'], (inner) => parseUnary(inner, true));
 }
 
 /** Signs bind closer than filters, but not than what is called or looked up. */
@@ -188,12 +198,13 @@ function parseDict(c: Cursor): Expr {
 
 function parsePostfix(c: Cursor, base: Expr): Expr {
   let expr = base;
-  for (;;) {
+  while (c.token.type === 'mark') {
     if (c.skipMark('.')) expr = parseMember(c, expr);
     else if (c.skipMark('[')) expr = parseSubscript(c, expr);
     else if (c.isMark('(')) expr = { kind: 'call', of: expr, args: parseCallArgs(c) };
-    else return expr;
+    else break;
   }
+  return expr;
 }
 
 function parseMember(c: Cursor, of: Expr): Expr {
@@ -265,7 +276,7 @@ function parseTestArgs(c: Cursor): CallArgs {
   if (c.isMark('(')) return parseCallArgs(c);
   const { type } = c.token;
   const begins = type === 'name' || type === 'string' || type === 'integer' || type === 'float';
-  if ((!begins && !c.isMark('[') && !c.isMark('{')) || c.isName('else', 'or', 'and')) return NO_ARGS;
+  if ((!begins && !c.isMark('[') && !c.isMark('{')) || c.isAny(['else', 'or', 'and'])) return NO_ARGS;
   if (c.isName('is')) c.fail('expected one test, got several in a row; combine them with "and"');
   return { ...NO_ARGS, positional: [parsePostfix(c, parsePrimary(c))] };
 }

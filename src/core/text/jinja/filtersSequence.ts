@@ -14,7 +14,10 @@ import { Dict, Iter, isList, Markup, Range, Tuple, textOf, typeName, Undefined, 
 /** The items of a value from the last to the first; `undefined` where Python cannot tell the last one. */
 function backwards(value: Value, budget: Budget): List | undefined {
   const text = textOf(value);
-  if (text !== undefined) return [...text].reverse();
+  if (text !== undefined) {
+    budget.step(text.length);
+    return [...text].reverse();
+  }
   const known =
     isList(value) || value instanceof Tuple || value instanceof Dict || value instanceof View || value instanceof Range;
   return known || value instanceof Undefined ? [...listOf(value, budget)].reverse() : undefined;
@@ -23,7 +26,7 @@ function backwards(value: Value, budget: Budget): List | undefined {
 function reversed({ budget }: Runtime, value: Value): Value {
   const text = textOf(value);
   if (text !== undefined) {
-    budget.text(text.length);
+    budget.step(text.length);
     const back = [...text].reverse().join('');
     return value instanceof Markup ? new Markup(back) : back;
   }
@@ -67,7 +70,7 @@ function* slices(value: Value, count: number, fill: Value, budget: Budget): Gene
   const longer = items.length - size * count;
   let start = 0;
   for (let i = 0; i < count; i++) {
-    budget.step();
+    budget.step(4);
     const end = start + size + (i < longer ? 1 : 0);
     const part = items.slice(start, end);
     yield fill !== null && i >= longer ? [...part, fill] : part;
@@ -200,15 +203,15 @@ function summed({ budget }: Runtime, value: Value, [attribute = null, start = 0]
 
 function randomItem({ budget }: Runtime, value: Value): Value {
   if (value instanceof Dict || value instanceof View) throw unfit(`'${typeName(value)}' object has no item by number`);
-  length(value);
+  length(value, budget);
   const items = listOf(value, budget);
   const item = items[Math.floor(Math.random() * items.length)];
   return item === undefined ? new Undefined('No random item, sequence was empty.') : item;
 }
 
 export const SEQUENCE_FILTERS: readonly [string, Filter][] = [
-  filter('length', [], (_, value) => length(value)),
-  filter('count', [], (_, value) => length(value)),
+  filter('length', [], ({ budget }, value) => length(value, budget)),
+  filter('count', [], ({ budget }, value) => length(value, budget)),
   filter('first', [], first),
   filter('last', [], last),
   filter('random', [], randomItem),

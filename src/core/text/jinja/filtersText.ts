@@ -72,7 +72,7 @@ function truncated({ budget }: Runtime, value: Value, args: Value[]): Value {
   const kept = most - charCount(end);
   if (kept < 0) throw new Fault(`expected length >= ${charCount(end)}, got ${most}`);
   if (slack < 0) throw new Fault(`expected leeway >= 0, got ${slack}`);
-  if (length(value) <= most + slack) return value;
+  if (length(value, budget) <= most + slack) return value;
   const text = textArg(value);
   budget.text(text.length);
   const head = charSlice(text, 0, kept);

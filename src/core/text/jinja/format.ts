@@ -2,7 +2,7 @@
 import { attributeOf, itemOf } from './access.ts';
 import { charCount, charSlice } from './characters.ts';
 import type { Budget } from './fault.ts';
-import { Fault, unfit } from './fault.ts';
+import { Fault, MAX_TEXT, unfit } from './fault.ts';
 import { intDigits, realText } from './numberFormat.ts';
 import { ascii, repr, str } from './show.ts';
 import type { Args, Int, Value } from './values.ts';
@@ -40,7 +40,10 @@ function fields(
   if (depth === 0) throw new Fault('Max string recursion exceeded');
   let out = '';
   let at = 0;
+  let checked = 0;
   while (at < text.length) {
+    budget.text(out.length > MAX_TEXT ? out.length : out.length - checked);
+    checked = out.length;
     const c = text[at] as string;
     if (c !== '{' && c !== '}') {
       const next = /[{}]/g;
@@ -58,7 +61,6 @@ function fields(
       out += field(text.slice(at + 1, end), args, budget, finish, counter, depth);
       at = end + 1;
     }
-    budget.text(out.length);
   }
   return out;
 }

@@ -26,12 +26,21 @@ export function globals(budget: Budget, now: () => Date): Map<string, Value> {
     ['cycler', cycler],
     ['joiner', joiner],
     ['raise_exception', (args) => raise(args, budget)],
-    ['strftime_now', (args) => strftime(now(), textArg(bind('strftime_now', args, ['format'])[0] ?? null))],
+    ['strftime_now', (args) => time(args, budget, now())],
   ];
   return new Map<string, Value>([
     ['dict', dict],
     ...functions.map(([name, call]) => [name, native(name, call)] as const),
   ]);
+}
+
+/** The longest code makes this many characters of one. */
+const TIME_GROWTH = 1000;
+
+function time(args: Args, budget: Budget, now: Date): string {
+  const [format = ''] = bind('strftime_now', args, ['format']);
+  budget.text(textArg(format).length * TIME_GROWTH);
+  return strftime(now, textArg(format));
 }
 
 /** How templates refuse a conversation. */

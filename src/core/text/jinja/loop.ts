@@ -56,7 +56,7 @@ export class Loop implements Thing {
 
   length(): number {
     if (this.#length !== undefined) return this.#length;
-    const known = lengthOf(this.#items);
+    const known = lengthOf(this.#items, this.#budget);
     if (known !== undefined) {
       this.#length = known;
     } else {

@@ -54,7 +54,7 @@ class Parser {
         body.push({ kind: 'output', value: parseTuple(c), line });
         c.expectEnd();
       } else {
-        if (c.isName(...ends)) return body;
+        if (c.isAny(ends)) return body;
         body.push(...this.#statement(line));
         c.expectEnd();
       }

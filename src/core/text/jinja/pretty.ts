@@ -9,6 +9,8 @@ import { Dict, isList, Tuple, typeName } from './values.ts';
 
 const WIDTH = 80;
 const MAX_DEPTH = 128;
+/** A value within others is copied and shown once for every one around it. */
+const STEPS_PER_VALUE = 32;
 /** Words with the space behind them. */
 const PARTS = new RegExp(`[^${SPACE}]*[${SPACE}]*`, 'g');
 
@@ -76,7 +78,7 @@ function shapedText(text: string, indent: number, room: number, depth: number, b
 
 /** Dictionaries within, sorted by their keys. */
 function byKey(value: Value, budget: Budget): Value {
-  budget.step();
+  budget.step(STEPS_PER_VALUE);
   if (isList(value)) return value.map((item) => byKey(item, budget));
   if (value instanceof Tuple) return new Tuple(value.items.map((item) => byKey(item, budget)));
   if (!(value instanceof Dict)) return value;

@@ -1,5 +1,5 @@
 /** Going through values, and parts of sequences. */
-import { charCount, hasPairs } from './characters.ts';
+import { charCount, charSlice, hasPairs } from './characters.ts';
 import { equal, keyOf, order, refuseUndefined } from './compare.ts';
 import type { Budget } from './fault.ts';
 import { Fault, unfit } from './fault.ts';
@@ -80,9 +80,12 @@ export function listOf(value: Value, budget: Budget): List {
 }
 
 /** `len(value)`, or `undefined` for what has none. */
-export function lengthOf(value: Value): number | undefined {
+export function lengthOf(value: Value, budget: Budget): number | undefined {
   const text = textOf(value);
-  if (text !== undefined) return charCount(text);
+  if (text !== undefined) {
+    budget.text(text.length);
+    return charCount(text);
+  }
   if (typeof value !== 'object' || value === null) return undefined;
   if (isList(value)) return value.length;
   switch (value.kind) {
@@ -104,8 +107,8 @@ export function lengthOf(value: Value): number | undefined {
 }
 
 /** `len(value)`. */
-export function length(value: Value): number {
-  const count = lengthOf(value);
+export function length(value: Value, budget: Budget): number {
+  const count = lengthOf(value, budget);
   if (count === undefined) throw unfit(`object of type '${typeName(value)}' has no len()`);
   return count;
 }
@@ -138,16 +141,12 @@ export function position(index: Value, count: number): number | undefined {
 }
 
 /** The item of a sequence at an index; `undefined` for values that have no such item. */
-export function itemAt(value: Value, index: Value): Value | undefined {
+export function itemAt(value: Value, index: Value, budget: Budget): Value | undefined {
   const text = textOf(value);
   if (text !== undefined) {
-    if (!hasPairs(text)) {
-      const at = position(index, text.length);
-      return at === undefined ? undefined : text[at];
-    }
-    const chars = [...text];
-    const at = position(index, chars.length);
-    return at === undefined ? undefined : chars[at];
+    budget.text(text.length);
+    const at = position(index, charCount(text));
+    return at === undefined ? undefined : charSlice(text, at, at + 1);
   }
   const items = value instanceof Tuple ? value.items : value;
   if (isList(items)) {
@@ -193,10 +192,10 @@ export function slice(value: Value, start: Value, stop: Value, step: Value, budg
   if (text !== undefined) {
     const wrap = (part: string): Value => (value instanceof Markup ? new Markup(part) : part);
     budget.text(text.length);
-    const chars = hasPairs(text) ? [...text] : undefined;
-    const span = spanOf(start, stop, step, chars?.length ?? text.length);
-    if (!chars && span.step === 1) return wrap(text.slice(span.start, span.start + span.count));
-    return wrap(pick(chars ?? text, span).join(''));
+    const span = spanOf(start, stop, step, charCount(text));
+    if (span.step === 1) return wrap(charSlice(text, span.start, span.start + span.count));
+    budget.step(text.length);
+    return wrap(pick(hasPairs(text) ? [...text] : text, span).join(''));
   }
   if (value instanceof Range) {
     const span = spanOf(start, stop, step, value.length);

@@ -46,17 +46,18 @@ function method(
   return [name, (self, args) => body(self, bind(name, args, params))];
 }
 
-/** Text to text. */
-function mapping(name: string, map: (text: string) => string): [string, Method] {
+/** Text to text. What goes through it character by character takes its time. */
+function mapping(name: string, map: (text: string) => string, byCharacter = false): [string, Method] {
   return method(name, [], (self) => {
     self.budget.text(self.text.length * 3);
+    if (byCharacter) self.budget.step(self.text.length);
     return self.wrap(map(self.text));
   });
 }
 
 function asking(name: string, test: (text: string) => boolean): [string, Method] {
   return method(name, [], ({ text, budget }) => {
-    budget.text(text.length);
+    budget.step(text.length);
     return test(text);
   });
 }
@@ -127,7 +128,11 @@ function counted({ text, budget }: Self, [sub = null, start = null, stop = null]
   budget.text(text.length);
   const within = window(text, start, stop);
   if (!within) return 0;
-  return wanted === '' ? charCount(within.part) + 1 : within.part.split(wanted).length - 1;
+  if (wanted === '') return charCount(within.part) + 1;
+  let count = 0;
+  for (let at = within.part.indexOf(wanted); at >= 0; at = within.part.indexOf(wanted, at + wanted.length)) count++;
+  budget.step(count);
+  return count;
 }
 
 /** Splits at space or at a separator, from the left or the right, at most `limit` times. */
@@ -292,9 +297,9 @@ function formatMap(self: Self, [values = null]: Value[]): Value {
 const METHODS: ReadonlyMap<string, Method> = new Map<string, Method>([
   mapping('upper', (text) => text.toUpperCase()),
   mapping('lower', (text) => text.toLowerCase()),
-  mapping('title', titleCase),
+  mapping('title', titleCase, true),
   mapping('capitalize', capitalize),
-  mapping('swapcase', swapCase),
+  mapping('swapcase', swapCase, true),
   mapping('casefold', caseFold),
   ofClass('alpha'),
   ofClass('alnum'),
@@ -346,6 +351,7 @@ const METHODS: ReadonlyMap<string, Method> = new Map<string, Method>([
   method('expandtabs', [['tabsize', 8]], (self, [size = 8]) => {
     const tabs = self.text.split('\t').length - 1;
     self.budget.text(self.text.length + tabs * Math.max(0, smallInt(size)));
+    self.budget.step(self.text.length);
     return self.wrap(expandTabs(self.text, smallInt(size)));
   }),
   method('maketrans', ['(x)', ['(y)', null], ['(z)', null]], ({ budget }, values) => translationTable(budget, values)),
