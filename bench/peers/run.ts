@@ -78,7 +78,7 @@ function peers(): Peer[] {
   all.push({ name: 'wllama', command: [process.execPath, runner('wllama.mjs')] });
   if (fs.existsSync(python)) {
     all.push({ name: 'llama-cpp-python', command: [python, runner('llama-cpp-python.py')] });
-    all.push({ name: 'mistralrs', command: [python, runner('mistralrs.py')] });
+    all.push({ name: 'mistralrs', command: [python, runner('mistral-rs.py')] });
   }
   const only = options.only?.split(',');
   return only ? all.filter((p) => only.some((o) => p.name.startsWith(o))) : all;
