@@ -1,4 +1,4 @@
-/** Loads a model, lets it answer and disposes of it, again and again; prints resident bytes after each time, as JSON. */
+/** Loads a model, lets it answer and disposes of it, again and again; prints the bytes held after each time, as JSON. */
 import { loadModel } from '../../../src/index.ts';
 
 declare const gc: () => void;
@@ -22,9 +22,12 @@ async function cycle(): Promise<void> {
 }
 
 const resident: number[] = [];
+const heap: number[] = [];
 for (let i = 0; i < Number(count); i++) {
   await cycle();
   await settle();
-  resident.push(process.memoryUsage.rss());
+  const { rss, heapUsed, external } = process.memoryUsage();
+  resident.push(rss);
+  heap.push(heapUsed + external);
 }
-console.log(JSON.stringify(resident));
+console.log(JSON.stringify({ resident, heap }));
