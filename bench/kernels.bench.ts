@@ -9,7 +9,7 @@
 import { setFlagsFromString } from 'node:v8';
 import type { Kernel, Variant } from '../src/backends/cpu/kernel.ts';
 import { attendF32, attendI16 } from '../src/backends/cpu/kernels/attention/attend.ts';
-import { type CacheKind, geometryOf } from '../src/backends/cpu/kernels/attention/layout.ts';
+import { type CacheKind, geometryOf, SEGMENT_CHUNKS } from '../src/backends/cpu/kernels/attention/layout.ts';
 import { qkvStoreF32, qkvStoreI16 } from '../src/backends/cpu/kernels/attention/store.ts';
 import { binaryKernels, unaryKernels } from '../src/backends/cpu/kernels/elementwise.ts';
 import { gluKernels } from '../src/backends/cpu/kernels/glu.ts';
@@ -170,7 +170,8 @@ function attentionSetup(kind: CacheKind, length: number, rows: number, copies: n
       causal: 1,
       group,
       tileRows: Math.max(1, Math.floor(32 / group)),
-      pieceChunks: 0,
+      segmentChunks: SEGMENT_CHUNKS,
+      split: 0,
       window: 0,
     },
     ...{ scale: dim ** -0.5, softcap: 0 },

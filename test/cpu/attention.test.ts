@@ -6,6 +6,7 @@ import {
   type CacheKind,
   geometryOf,
   PARTIAL_HEADER,
+  SEGMENT_CHUNKS,
   scratchBytes,
   WIDE,
 } from '../../src/backends/cpu/kernels/attention/layout.ts';
@@ -34,7 +35,9 @@ interface Setup {
   readonly window?: number;
   readonly softcap?: number;
   readonly sinks?: boolean;
-  readonly pieceChunks?: number;
+  /** Threads share segments. */
+  readonly split?: boolean;
+  readonly segmentChunks?: number;
   readonly tileRows?: number;
   readonly nt?: number;
   readonly chunksPerBlock?: number;
@@ -126,7 +129,7 @@ function run(s: Setup, variant: 'wasm' | 'twin', b = simd) {
   const tables32 = tables.flatMap((t) => [...t, ...new Array<number>(blocksPerSequence - t.length).fill(0)]);
   const out = take(queryRows.length * heads * s.valueDim * 4);
   const tileRows = s.tileRows ?? 3;
-  const partial = s.pieceChunks ? take(2000 * 4 * tileRows * s.group * (g.valueGroups * WIDE + PARTIAL_HEADER)) : 0;
+  const partial = s.split ? take(2000 * 4 * tileRows * s.group * (g.valueGroups * WIDE + PARTIAL_HEADER)) : 0;
   const common = {
     ...{
       out,
@@ -147,7 +150,7 @@ function run(s: Setup, variant: 'wasm' | 'twin', b = simd) {
       valueDim: s.valueDim,
       valueGroups: g.valueGroups,
       tileRows,
-      pieceChunks: s.pieceChunks ?? 0,
+      segmentChunks: s.segmentChunks ?? SEGMENT_CHUNKS,
       window: s.window ?? 0,
     },
   };
@@ -160,13 +163,14 @@ function run(s: Setup, variant: 'wasm' | 'twin', b = simd) {
         ...inside,
         chunksPerBlock: s.chunksPerBlock ?? 1,
         causal: 1,
+        split: s.split ? 1 : 0,
         scale: s.headDim ** -0.5,
         softcap: s.softcap ?? 0,
       },
     },
     nt,
   );
-  if (s.pieceChunks) b[variant](mergeAttention, common, nt);
+  if (s.split) b[variant](mergeAttention, common, nt);
   const size = queryRows.length * heads * s.valueDim;
   return { got: b.views.f32.slice(out / 4, out / 4 + size), after: b.views.u32[out / 4 + size], qkvRows, sinks };
 }
@@ -249,15 +253,28 @@ const setups: Readonly<Record<string, Omit<Setup, 'kind'>>> = {
     group: 3,
     headDim: 16,
     valueDim: 20,
-    pieceChunks: 2,
+    split: true,
+    segmentChunks: 2,
     sequences: [
       { past: 200, rows: 1 },
       { past: 20, rows: 2 },
       { past: 0, rows: 0 },
     ],
   },
+  'several segments': {
+    ...{ kvHeads: 1, group: 3, headDim: 16, valueDim: 20, tileRows: 4, nt: 3, segmentChunks: 2 },
+    sequences: [
+      { past: 120, rows: 80 },
+      { past: 63, rows: 2 },
+      { past: 0, rows: 130 },
+    ],
+  },
+  'several segments, window and sinks': {
+    ...{ kvHeads: 2, group: 1, headDim: 8, valueDim: 8, window: 40, sinks: true, segmentChunks: 1, tileRows: 5 },
+    sequences: [{ past: 90, rows: 50 }],
+  },
   'pieces, window and sinks': {
-    ...{ kvHeads: 1, group: 2, headDim: 8, valueDim: 8, pieceChunks: 1, window: 70, sinks: true },
+    ...{ kvHeads: 1, group: 2, headDim: 8, valueDim: 8, split: true, segmentChunks: 1, window: 70, sinks: true },
     sequences: [
       { past: 150, rows: 3 },
       { past: 140, rows: 1 },
@@ -302,6 +319,30 @@ describe.each(['f32', 'i16'] as const)('attention over a cache of %s', (kind) =>
     for (let past = 20; past < 70; past++) {
       const alone = run({ ...s, sequences: [{ past, rows: 1 }] }, 'wasm').got;
       expect(together.subarray((past - 20) * width, (past - 19) * width)).toEqual(alone);
+    }
+  });
+
+  it.each([
+    [0, false],
+    [70, true],
+  ])('gives the same result when threads share the segments of a context (window %d, sinks %s)', (window, sinks) => {
+    const s: Setup = {
+      ...{ kind, kvHeads: 1, group: 3, headDim: 16, valueDim: 16, segmentChunks: 2, tileRows: 4, window, sinks },
+      sequences: [
+        { past: 300, rows: 1 },
+        { past: 190, rows: 4 },
+        { past: 0, rows: 1 },
+        { past: 62, rows: 3 },
+      ],
+    };
+    const whole = run({ ...s, nt: 1 }, 'wasm').got;
+    for (const nt of [1, 2, 5]) expect(run({ ...s, nt, split: true }, 'wasm').got).toEqual(whole);
+    const prompt: Setup = { ...s, sequences: [{ past: 0, rows: 300 }] };
+    const rows = run(prompt, 'wasm').got;
+    const width = 3 * 16;
+    for (const past of [0, 40, 63, 64, 191, 192, 299]) {
+      const alone = run({ ...s, split: true, sequences: [{ past, rows: 1 }] }, 'wasm').got;
+      expect(rows.subarray(past * width, (past + 1) * width)).toEqual(alone);
     }
   });
 

@@ -114,6 +114,31 @@ describe('how the work is cut changes nothing', () => {
     expect(await answers(model, clear, true)).toEqual(clear.map((c) => c.ids));
   });
 
+  it('decoding far into a context, which threads share, gives the logits of a prefill', async () => {
+    const prompt = Array.from({ length: 600 }, (_, i) => 100 + ((i * 7919) % 40000));
+    const answer = { sampling: { topK: 1, maxLen: 10, topNLogprobs: 20, ignoreEos: true }, logprobs: true };
+    const rows: Float32Array[] = [];
+    for (const threads of [1, 2]) {
+      const model = await open({ threads });
+      // Beside others, whose number changes how the threads share the work.
+      const others = [3, 5].map((n) => model.complete(prompt.slice(0, 300 + n), whole(prompt.slice(0, 4))));
+      const { choices } = await model.complete(prompt, answer);
+      await Promise.all(others);
+      const ids = [...choices[0]!.tokenIds];
+      const vocab = model.config().vocabSize;
+      const logits = await allLogits(model, [...prompt, ...ids]);
+      for (const [i, { topLogprobs }] of choices[0]!.logprobs!.content.entries()) {
+        const row = logits.subarray((prompt.length - 1 + i) * vocab, (prompt.length + i) * vocab);
+        const first = topLogprobs[0]!;
+        for (const t of topLogprobs) {
+          expect(Math.abs(t.logprob - first.logprob - (row[t.token]! - row[first.token]!))).toBeLessThan(TOLERANCE);
+        }
+      }
+      rows.push(logits.slice(-vocab));
+    }
+    expect(furthest(rows[0]!, rows[1]!)).toBeLessThan(TOLERANCE);
+  });
+
   it('one after the other, without reuse of prompts', async () => {
     expect(await answers(await open({ prefixCacheN: 0 }), clear, false)).toEqual(clear.map((c) => c.ids));
   });

@@ -44,9 +44,10 @@ export const ATTEND_FIELDS = {
   valueGroups: 'i32',
   chunkBytes: 'i32',
   headStride: 'i32',
-  /** Rows of a tile, and chunks of a piece: 0 where every tile runs over its whole context. */
   tileRows: 'i32',
-  pieceChunks: 'i32',
+  segmentChunks: 'i32',
+  /** 1: every segment of a context is an item of its own. 0: an item is a tile with its whole context. */
+  split: 'i32',
   /** 0: every row sees all cached positions. */
   causal: 'i32',
   /** 0: no window. */
@@ -62,8 +63,9 @@ export const LOWEST = -3.4028234663852886e38;
 
 /**
  * Attention of packed rows over a paged cache (causal, or of all rows to all positions), by online softmax over chunks of 32 positions. The work is cut into items:
- * a **tile** of up to `tileRows` rows of one sequence and all query heads of one key head, and optionally a **piece** of
- * its context, whose partial result goes to `partial` for `mergeAttention`. Thread `t` takes items `t, t + nt, …`.
+ * a **tile** of up to `tileRows` rows of one sequence and all query heads of one key head, and optionally a **segment** of
+ * its context, whose result goes to `partial` for `mergeAttention`. Thread `t` takes items `t, t + nt, …`. A tile that runs
+ * over several segments folds them as `mergeAttention` does.
  *
  * Inside a tile, queries (row by row, head by head) go in pairs: every vector of keys or values is loaded once for two.
  * Weights are relative to the maximum of the chunk, so that the integers of a 16-bit cache use their whole range.
@@ -98,6 +100,8 @@ class Attend {
   readonly #queryBuffer: Local<'i32'>;
   readonly #queryStride: Local<'i32'>;
   readonly #output: Local<'i32'>;
+  /** Outputs over all segments that are folded. */
+  readonly #totals: Local<'i32'>;
   readonly #outputStride: Local<'i32'>;
   readonly #chunk: Local<'i32'>;
   /** Position of the first entry of the chunk, and how many of its entries are in use. */
@@ -120,6 +124,7 @@ class Attend {
     this.#queryBuffer = f.i32('queryBuffer');
     this.#queryStride = f.i32('queryStride');
     this.#output = f.i32('output');
+    this.#totals = f.i32('totals');
     this.#outputStride = f.i32('outputStride', i32.mul(a.valueGroups, STEP_BYTES));
     this.#chunk = f.i32('chunk');
     this.#start = f.i32('start');
@@ -138,6 +143,8 @@ class Attend {
     const tiles = f.i32('tiles');
     const pieces = f.i32('pieces');
     const firstChunk = f.i32('firstChunk');
+    const firstSegment = f.i32('firstSegment');
+    const folds = f.i32('folds');
     f.for(this.#sequence, 0, a.sequences, 1, () => {
       const entry = i32.shl(this.#sequence, 2);
       first.set(i32.load(i32.add(a.seqStart, entry)));
@@ -146,9 +153,9 @@ class Attend {
       tiles.set(i32.divU(i32.sub(i32.add(rows, a.tileRows), 1), a.tileRows));
       firstChunk.set(this.#firstVisible(i32.sub(this.#length, rows)));
       pieces.set(1);
-      f.if(a.pieceChunks, () => {
-        const chunks = i32.sub(chunksOf(this.#length), firstChunk);
-        pieces.set(i32.divU(i32.sub(i32.add(chunks, a.pieceChunks), 1), a.pieceChunks));
+      f.if(a.split, () => {
+        firstSegment.set(i32.divU(firstChunk, a.segmentChunks));
+        pieces.set(i32.sub(segmentsOf(chunksOf(this.#length), a.segmentChunks), firstSegment));
       });
       const end = f.i32('end', i32.add(base, i32.mul(i32.mul(tiles, pieces), a.kvHeads)));
       f.while(i32.ltU(item, end), () => {
@@ -164,18 +171,34 @@ class Attend {
         this.#queries.set(i32.mul(count, a.group));
         const from = f.i32('from', this.#firstVisible(this.#position));
         const to = f.i32('to', chunksOf(i32.select(a.causal, i32.add(this.#position, count), this.#length)));
-        f.if(a.pieceChunks, () => {
-          from.set(i32.add(firstChunk, i32.mul(piece, a.pieceChunks)));
-          const until = f.i32('until', i32.add(from, a.pieceChunks));
+        f.if(a.split, () => {
+          const start = f.i32('segmentStart', i32.mul(i32.add(firstSegment, piece), a.segmentChunks));
+          from.set(i32.select(i32.gtU(start, firstChunk), start, firstChunk));
+          const until = f.i32('until', i32.add(start, a.segmentChunks));
           to.set(i32.select(i32.ltU(until, to), until, to));
         });
         const firstRow = f.i32('firstRow', i32.add(first, row));
         this.#begin(firstRow, head);
-        f.for(this.#chunk, from, to, 1, () => this.#attendChunk(head));
+        folds.set(0);
+        f.for(this.#chunk, from, to, 1, () => {
+          this.#attendChunk(head);
+          const next = f.i32('next', i32.add(this.#chunk, 1));
+          const more = i32.and(i32.ltU(next, to), i32.eqz(i32.remU(next, a.segmentChunks)));
+          f.if(more, () => {
+            this.#fold(folds);
+            folds.inc(1);
+          });
+        });
         f.if(
-          a.pieceChunks,
+          a.split,
           () => this.#storePartial(item),
-          () => this.#finish(firstRow, head),
+          () => {
+            f.if(folds, () => {
+              this.#fold(folds);
+              this.#takeTotals();
+            });
+            this.#finish(firstRow, head);
+          },
         );
         item.set(i32.add(item, this.#ctx.nt));
       });
@@ -240,6 +263,7 @@ class Attend {
       });
     });
     f.memoryFill(this.#output, 0, i32.mul(this.#queries, this.#outputStride));
+    this.#totals.set(i32.add(this.#output, i32.mul(this.#queries, this.#outputStride)));
     if (this.#kind === 'f32') {
       // Floats are read where they are: query `i` of the tile is `rowBytes` per row and `headBytes` per head away.
       this.#queryBuffer.set(firstQuery);
@@ -483,6 +507,53 @@ class Attend {
     });
   }
 
+  /** Adds what the segment gave to the totals, and starts the next one. */
+  #fold(folds: Local<'i32'>): void {
+    const f = this.#f;
+    const m = this.#m;
+    const outputBytes = f.i32('outputBytes', i32.mul(this.#queries, this.#outputStride));
+    const state = f.i32('state', i32.add(this.#scratch, SCRATCH.states));
+    const query = f.i32('query');
+    f.if(i32.eqz(folds), () => {
+      f.memoryFill(this.#totals, 0, outputBytes);
+      f.for(query, 0, this.#queries, 1, () => {
+        f.f32Store(state, LOWEST, STATE.totalMax);
+        f.f32Store(state, 0, STATE.totalSum);
+        state.inc(STATE_BYTES);
+      });
+      state.set(i32.add(this.#scratch, SCRATCH.states));
+    });
+    const po = f.i32('po', this.#output);
+    const pt = f.i32('pt', this.#totals);
+    f.for(query, 0, this.#queries, 1, () => {
+      const sum = f.v128('sum', v128.load(state, STATE.sum));
+      const fold = emitFold(f, m, v128.load32Splat(state, STATE.totalMax), v128.load32Splat(state, STATE.max));
+      const total = m.madd(v128.load32Splat(state, STATE.totalSum), fold.old, m.mul(spread(f, sum, m.add), fold.fresh));
+      f.v128StoreLane(32, state, f.v128('total', total), 0, STATE.totalSum);
+      f.v128StoreLane(32, state, fold.now, 0, STATE.totalMax);
+      forColumns(f, this.#outputStride, [po, pt], (column) =>
+        column.store(pt, m.madd(column.load(pt), fold.old, m.mul(column.load(po), fold.fresh))),
+      );
+      f.v128Store(state, v128.zero(), STATE.sum);
+      f.f32Store(state, LOWEST, STATE.max);
+      state.inc(STATE_BYTES);
+    });
+    f.memoryFill(this.#output, 0, outputBytes);
+  }
+
+  /** The totals take the place of the segment. */
+  #takeTotals(): void {
+    const f = this.#f;
+    const query = f.i32('query');
+    const state = f.i32('state', i32.add(this.#scratch, SCRATCH.states));
+    f.for(query, 0, this.#queries, 1, () => {
+      f.f32Store(state, f32.load(state, STATE.totalSum), STATE.sum);
+      f.f32Store(state, f32.load(state, STATE.totalMax), STATE.max);
+      state.inc(STATE_BYTES);
+    });
+    f.memoryCopy(this.#output, this.#totals, i32.mul(this.#queries, this.#outputStride));
+  }
+
   /** `out = sums / denominator`, sinks included. */
   #finish(firstRow: Local<'i32'>, head: Local<'i32'>): void {
     const f = this.#f;
@@ -549,6 +620,20 @@ function lanesFrom(first: number): V128 {
 
 function chunksOf(positions: Expr<'i32'>): Expr<'i32'> {
   return i32.shrU(i32.add(positions, CHUNK - 1), CHUNK_SHIFT);
+}
+
+export function segmentsOf(chunks: Expr<'i32'>, segmentChunks: Local<'i32'>): Expr<'i32'> {
+  return i32.divU(i32.sub(i32.add(chunks, segmentChunks), 1), segmentChunks);
+}
+
+/** Two maxima become one; what belongs to the first is multiplied by `old`, what belongs to the second by `fresh`. */
+export function emitFold(f: FunctionBuilder, m: VectorLanes, total: V128, segment: V128) {
+  const before = f.v128('before', total);
+  const top = f.v128('top', segment);
+  const now = f.v128('now', m.max(before, top));
+  const old = f.v128('old', expNegative(m, f.v128('d', m.sub(before, now))));
+  const fresh = f.v128('fresh', expNegative(m, f.v128('d', m.sub(top, now))));
+  return { now, old, fresh };
 }
 
 /** `1 / unit` in all lanes, 0 for 0. */

@@ -27,6 +27,10 @@ interface Query {
   readonly outputs: Float32Array;
   readonly sums: Float32Array;
   max: number;
+  /** Over all segments that are folded. */
+  readonly totals: Float32Array;
+  totalSum: number;
+  totalMax: number;
 }
 
 /** See `attend.ts`; the same steps for one query after the other. */
@@ -42,7 +46,8 @@ export function attendTwin(kind: CacheKind, views: Views, a: Args, tid: number, 
     const firstVisible = (position: number) =>
       a.window ? Math.floor(Math.max(0, position + 1 - a.window) / CHUNK) : 0;
     const firstChunk = firstVisible(length - rows);
-    const pieces = a.pieceChunks ? Math.ceil((Math.ceil(length / CHUNK) - firstChunk) / a.pieceChunks) : 1;
+    const firstSegment = Math.floor(firstChunk / a.segmentChunks);
+    const pieces = a.split ? Math.ceil(Math.ceil(length / CHUNK) / a.segmentChunks) - firstSegment : 1;
     const end = base + tiles * pieces * a.kvHeads;
     for (; item < end; item += nt) {
       const unit = Math.floor((item - base) / pieces);
@@ -53,18 +58,30 @@ export function attendTwin(kind: CacheKind, views: Views, a: Args, tid: number, 
       const position = length - rows + row;
       let from = firstVisible(position);
       let to = Math.ceil((a.causal ? position + count : length) / CHUNK);
-      if (a.pieceChunks) {
-        from = firstChunk + piece * a.pieceChunks;
-        to = Math.min(to, from + a.pieceChunks);
+      if (a.split) {
+        const start = (firstSegment + piece) * a.segmentChunks;
+        from = Math.max(start, firstChunk);
+        to = Math.min(to, start + a.segmentChunks);
       }
       for (let i = 0; i < count * a.group; i++) {
         const tileRow = Math.floor(i / a.group);
         const member = head * a.group + (i % a.group);
         const last = a.causal ? position + tileRow : length - 1;
         const query = readQuery(kind, views, a, first + row + tileRow, member, last);
-        for (let chunk = from; chunk < to; chunk++) attendChunk(kind, views, a, sequence, head, chunk, length, query);
-        if (a.pieceChunks) storePartial(views, a, item * a.tileRows * a.group + i, query);
-        else finish(views, a, first + row + tileRow, member, query);
+        let folds = 0;
+        for (let chunk = from; chunk < to; chunk++) {
+          attendChunk(kind, views, a, sequence, head, chunk, length, query);
+          if (chunk + 1 < to && (chunk + 1) % a.segmentChunks === 0) {
+            fold(query);
+            folds++;
+          }
+        }
+        if (a.split) {
+          storePartial(views, a, item * a.tileRows * a.group + i, query);
+        } else {
+          if (folds > 0) takeTotals(query);
+          finish(views, a, first + row + tileRow, member, query);
+        }
       }
     }
     base = end;
@@ -85,7 +102,43 @@ function readQuery(kind: CacheKind, { f32 }: Views, a: Args, row: number, member
     for (let i = 0; i < a.headDim; i++) words[i] = f32[at + i]!;
   }
   const outputs = new Float32Array(a.valueGroups * WIDE);
-  return { words, factor, last, outputs, sums: new Float32Array(4), max: LOWEST };
+  const totals = new Float32Array(a.valueGroups * WIDE);
+  return {
+    words,
+    factor,
+    last,
+    outputs,
+    sums: new Float32Array(4),
+    max: LOWEST,
+    totals,
+    totalSum: 0,
+    totalMax: LOWEST,
+  };
+}
+
+/** Two maxima become one; what belongs to the first is multiplied by `old`, what belongs to the second by `fresh`. */
+export function foldTwin(total: number, segment: number) {
+  const now = Math.max(total, segment);
+  return { now, old: expNegative(m, m.sub(total, now)), fresh: expNegative(m, m.sub(segment, now)) };
+}
+
+function fold(query: Query): void {
+  const { now, old, fresh } = foldTwin(query.totalMax, query.max);
+  query.totalSum = m.madd(query.totalSum, old, m.mul(total(query), fresh));
+  query.outputs.forEach((x, d) => {
+    query.totals[d] = m.madd(query.totals[d]!, old, m.mul(x, fresh));
+  });
+  query.totalMax = now;
+  query.max = LOWEST;
+  query.sums.fill(0);
+  query.outputs.fill(0);
+}
+
+function takeTotals(query: Query): void {
+  fold(query);
+  query.max = query.totalMax;
+  query.sums[0] = query.totalSum;
+  query.outputs.set(query.totals);
 }
 
 export function toI16Twin(x: number): number {

@@ -54,9 +54,15 @@ export function geometryOf(kind: CacheKind, keyDim: number, valueDim: number): C
   };
 }
 
-/** Bytes of scratch memory that a thread needs for a tile of `queries` queries. */
+/**
+ * Chunks of a segment. Contexts are computed in segments that are folded one after the other, by one thread or by several:
+ * the order, and with it every bit of the result, is the same.
+ */
+export const SEGMENT_CHUNKS = 8;
+
+/** Bytes of scratch memory that a thread needs for a tile of `queries` queries: outputs of a segment, and of all so far. */
 export function scratchBytes(g: CacheGeometry, queries: number): number {
-  return queriesAt(queries) + queries * (g.keySteps * 4 + g.valueGroups * STEP_BYTES);
+  return queriesAt(queries) + queries * (g.keySteps * 4 + 2 * g.valueGroups * STEP_BYTES);
 }
 
 /** Scratch memory of a thread, in bytes: see `attend.ts`. */
@@ -71,16 +77,16 @@ export const SCRATCH = {
   valueScales: 576,
   /** Two queries × that largest scale over `WEIGHT_MAX`. */
   unit: 832,
-  /** Per query: running sums (4 lanes), then maximum, score factor, last position, unused. */
+  /** Per query: running sums (4 lanes) and maximum of the segment, score factor, last position; both of all segments. */
   states: 848,
 } as const;
-export const STATE_BYTES = 32;
-export const STATE = { sum: 0, max: 16, factor: 20, last: 24 } as const;
+export const STATE_BYTES = 48;
+export const STATE = { sum: 0, max: 16, factor: 20, last: 24, totalMax: 28, totalSum: 32 } as const;
 
 /** Where the queries of a 16-bit tile begin; the outputs follow. */
 export function queriesAt(queries: number): number {
   return SCRATCH.states + queries * STATE_BYTES;
 }
 
-/** Floats in front of the sums of one query in a partial result: maximum, denominator, padding. */
+/** Floats in front of the sums of one query in the result of a segment: maximum, denominator, padding. */
 export const PARTIAL_HEADER = 4;

@@ -1,21 +1,20 @@
 import { defineKernel, split, splitRange } from '../../kernel.ts';
-import { f32x4, i32, v128 } from '../../wasm/ops.ts';
+import { i32, v128 } from '../../wasm/ops.ts';
 import { scalarLanes, vectorLanes } from '../lanes.ts';
 import { forColumns } from '../loops.ts';
-import { expNegative } from '../math.ts';
-import { emitSinkShare, LOWEST } from './attend.ts';
-import { sinkShareTwin } from './attendTwin.ts';
+import { emitFold, emitSinkShare, LOWEST, segmentsOf } from './attend.ts';
+import { foldTwin, sinkShareTwin } from './attendTwin.ts';
 import { CHUNK, CHUNK_SHIFT, PARTIAL_HEADER, STEP_BYTES } from './layout.ts';
 
 /**
- * Brings the pieces that `attend` left in `partial` together. Every sequence is one tile; threads share pairs of sequence
- * and head, each with all rows of the sequence.
+ * Folds the segments that `attend` left in `partial`, in order of position. Every sequence is one tile; threads share heads,
+ * each with all rows of all sequences.
  */
 export const mergeAttention = defineKernel({
   name: 'mergeAttention',
   fields: {
     ...{ out: 'i32', partial: 'i32', seqStart: 'i32', kvLen: 'i32', sinks: 'i32', sequences: 'i32', kvHeads: 'i32' },
-    ...{ group: 'i32', valueDim: 'i32', valueGroups: 'i32', tileRows: 'i32', pieceChunks: 'i32', window: 'i32' },
+    ...{ group: 'i32', valueDim: 'i32', valueGroups: 'i32', tileRows: 'i32', segmentChunks: 'i32', window: 'i32' },
   },
   emit(f, a, ctx) {
     const m = vectorLanes(f, ctx);
@@ -40,27 +39,32 @@ export const mergeAttention = defineKernel({
       f.if(rows, () => {
         const seen = f.i32('seen', i32.sub(i32.add(i32.sub(length, rows), 1), a.window));
         seen.set(i32.select(i32.and(a.window, i32.select(i32.gtS(seen, 0), -1, 0)), i32.shrU(seen, CHUNK_SHIFT), 0));
-        const chunks = i32.sub(i32.shrU(i32.add(length, CHUNK - 1), CHUNK_SHIFT), seen);
-        pieces.set(i32.divU(i32.sub(i32.add(chunks, a.pieceChunks), 1), a.pieceChunks));
+        const chunks = i32.shrU(i32.add(length, CHUNK - 1), CHUNK_SHIFT);
+        pieces.set(i32.sub(segmentsOf(chunks, a.segmentChunks), i32.divU(seen, a.segmentChunks)));
         f.for(row, 0, rows, 1, () => {
           f.for(head, from, to, 1, () => {
             const kvHead = i32.divU(head, a.group);
             const query = i32.add(i32.mul(row, a.group), i32.remU(head, a.group));
             const start = f.i32('start', i32.mul(i32.add(base, i32.mul(kvHead, pieces)), tileBytes));
             start.set(i32.add(i32.add(start, a.partial), i32.mul(query, stride)));
+            const target = f.i32('target', i32.mul(i32.add(i32.mul(i32.add(first, row), heads), head), a.valueDim));
+            target.set(i32.add(a.out, i32.shl(target, 2)));
+            const bytes = f.i32('bytes', i32.shl(a.valueDim, 2));
             const top = f.v128('top', m.const(LOWEST));
-            p.set(start);
-            f.for(piece, 0, pieces, 1, () => {
-              top.set(m.max(top, v128.load32Splat(p)));
-              p.inc(tileBytes);
-            });
             const total = f.v128('total', v128.zero());
             p.set(start);
             f.for(piece, 0, pieces, 1, () => {
-              const weight = f.v128('weight', expNegative(m, f.v128('d', m.sub(v128.load32Splat(p), top))));
-              total.set(m.madd(v128.load32Splat(p, 4), weight, total));
-              // The weight takes the place of the maximum.
-              f.f32Store(p, f32x4.extractLane(weight, 0));
+              const { now, old, fresh } = emitFold(f, m, top, v128.load32Splat(p));
+              top.set(now);
+              total.set(m.madd(total, old, m.mul(v128.load32Splat(p, 4), fresh)));
+              ps.set(i32.add(p, 4 * PARTIAL_HEADER));
+              po.set(target);
+              f.if(
+                piece,
+                () =>
+                  forColumns(f, bytes, [ps, po], (c) => c.store(po, m.madd(c.load(po), old, m.mul(c.load(ps), fresh)))),
+                () => forColumns(f, bytes, [ps, po], (c) => c.store(po, m.mul(c.load(ps), fresh))),
+              );
               p.inc(tileBytes);
             });
             const share = f.v128('share');
@@ -72,21 +76,8 @@ export const mergeAttention = defineKernel({
               },
               () => share.set(m.div(m.const(1), total)),
             );
-            const target = f.i32('target', i32.mul(i32.add(i32.mul(i32.add(first, row), heads), head), a.valueDim));
-            target.set(i32.add(a.out, i32.shl(target, 2)));
-            const bytes = f.i32('bytes', i32.shl(a.valueDim, 2));
-            p.set(start);
-            f.for(piece, 0, pieces, 1, () => {
-              const weight = f.v128('weight', m.mul(v128.load32Splat(p), share));
-              ps.set(i32.add(p, 4 * PARTIAL_HEADER));
-              po.set(target);
-              f.if(
-                piece,
-                () => forColumns(f, bytes, [ps, po], (c) => c.store(po, m.madd(c.load(ps), weight, c.load(po)))),
-                () => forColumns(f, bytes, [ps, po], (c) => c.store(po, m.mul(c.load(ps), weight))),
-              );
-              p.inc(tileBytes);
-            });
+            po.set(target);
+            forColumns(f, bytes, [po], (c) => c.store(po, m.mul(c.load(po), share)));
           });
         });
         base.inc(i32.mul(pieces, a.kvHeads));
@@ -105,30 +96,27 @@ export const mergeAttention = defineKernel({
       const length = i32[(a.kvLen >>> 2) + s]!;
       if (rows === 0) continue;
       const seen = a.window ? Math.floor(Math.max(0, length - rows + 1 - a.window) / CHUNK) : 0;
-      const pieces = Math.ceil((Math.ceil(length / CHUNK) - seen) / a.pieceChunks);
+      const pieces = Math.ceil(Math.ceil(length / CHUNK) / a.segmentChunks) - Math.floor(seen / a.segmentChunks);
       for (let row = 0; row < rows; row++) {
         for (let head = from; head < to; head++) {
           const at = (piece: number) => {
             const item = base + Math.floor(head / a.group) * pieces + piece;
             return (a.partial >>> 2) + (item * a.tileRows * a.group + row * a.group + (head % a.group)) * stride;
           };
+          const target = (a.out >>> 2) + ((first + row) * heads + head) * a.valueDim;
           let top = Math.fround(LOWEST);
-          for (let piece = 0; piece < pieces; piece++) top = Math.max(top, f32[at(piece)]!);
           let total = 0;
           for (let piece = 0; piece < pieces; piece++) {
-            const weight = expNegative(m, m.sub(f32[at(piece)]!, top));
-            total = m.madd(f32[at(piece) + 1]!, weight, total);
-            f32[at(piece)] = weight;
-          }
-          const share = a.sinks ? sinkShareTwin(top, f32[(a.sinks >>> 2) + head]!, total) : m.div(1, total);
-          const target = (a.out >>> 2) + ((first + row) * heads + head) * a.valueDim;
-          for (let piece = 0; piece < pieces; piece++) {
-            const weight = m.mul(f32[at(piece)]!, share);
+            const { now, old, fresh } = foldTwin(top, f32[at(piece)]!);
+            top = now;
+            total = m.madd(total, old, m.mul(f32[at(piece) + 1]!, fresh));
             for (let d = 0; d < a.valueDim; d++) {
-              const x = f32[at(piece) + PARTIAL_HEADER + d]!;
-              f32[target + d] = piece ? m.madd(x, weight, f32[target + d]!) : m.mul(x, weight);
+              const x = m.mul(f32[at(piece) + PARTIAL_HEADER + d]!, fresh);
+              f32[target + d] = piece ? m.madd(f32[target + d]!, old, x) : x;
             }
           }
+          const share = a.sinks ? sinkShareTwin(top, f32[(a.sinks >>> 2) + head]!, total) : m.div(1, total);
+          for (let d = 0; d < a.valueDim; d++) f32[target + d] = m.mul(f32[target + d]!, share);
         }
       }
       base += pieces * a.kvHeads;

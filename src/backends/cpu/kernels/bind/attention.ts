@@ -4,7 +4,15 @@ import { ShapeError, UnsupportedError } from '../../../../core/errors.ts';
 import type { OpHost } from '../../host.ts';
 import type { Kernel } from '../../kernel.ts';
 import { attendF32, attendI16 } from '../attention/attend.ts';
-import { type CacheGeometry, CHUNK, geometryOf, PARTIAL_HEADER, scratchBytes, WIDE } from '../attention/layout.ts';
+import {
+  type CacheGeometry,
+  CHUNK,
+  geometryOf,
+  PARTIAL_HEADER,
+  SEGMENT_CHUNKS,
+  scratchBytes,
+  WIDE,
+} from '../attention/layout.ts';
 import { mergeAttention } from '../attention/merge.ts';
 import { HEAD_NORM, kvStore, qkvStoreF32, qkvStoreI16 } from '../attention/store.ts';
 import { stridedCopy } from '../strided.ts';
@@ -15,8 +23,6 @@ export const attentionKernels = [
 
 /** Queries of a tile: their states and outputs stay in the first-level cache beside a chunk. */
 const TILE_QUERIES = 32;
-/** Chunks below which splitting a context costs more than it brings. */
-const LEAST_PIECE = 8;
 
 /** Keys and values in chunks, see `attention/layout.ts`. */
 export class CpuKvCache implements KvCache {
@@ -131,17 +137,12 @@ export function attentionOps(host: OpHost): AttentionOps {
       const { geometry, address, headStride, blockSize } = cache as CpuKvCache;
       const group = o.heads / o.kvHeads;
       const tileRows = Math.max(1, Math.floor(TILE_QUERIES / group));
-      const pieceChunks = pieceOf(batch, o.kvHeads, tileRows, o.window ?? 0, host.threads);
+      const split = splitsContexts(batch, o.kvHeads, tileRows, o.window ?? 0, host.threads);
       const scratchStride = Math.ceil(scratchBytes(geometry, tileRows * group) / 64) * 64;
       const scratch = host.scratch(scratchStride * host.threads);
-      const partial = pieceChunks
+      const partial = split
         ? host.scratch(
-            piecesIn(batch, pieceChunks) *
-              o.kvHeads *
-              tileRows *
-              group *
-              (geometry.valueGroups * WIDE + PARTIAL_HEADER) *
-              4,
+            segmentsIn(batch) * o.kvHeads * tileRows * group * (geometry.valueGroups * WIDE + PARTIAL_HEADER) * 4,
           )
         : 0;
       const sinks = o.sinks ? host.address(o.sinks) : 0;
@@ -170,12 +171,13 @@ export function attentionOps(host: OpHost): AttentionOps {
       words[c + at.chunkBytes] = geometry.chunkBytes;
       words[c + at.headStride] = headStride;
       words[c + at.tileRows] = tileRows;
-      words[c + at.pieceChunks] = pieceChunks;
+      words[c + at.segmentChunks] = SEGMENT_CHUNKS;
+      words[c + at.split] = split ? 1 : 0;
       words[c + at.causal] = 1;
       words[c + at.window] = o.window ?? 0;
       floats[c + at.scale] = o.scale;
       floats[c + at.softcap] = o.softcap ?? 0;
-      if (pieceChunks) {
+      if (split) {
         const { at: to } = mergeAttention;
         const d = host.begin(merge);
         words[d + to.out] = host.address(out);
@@ -189,7 +191,7 @@ export function attentionOps(host: OpHost): AttentionOps {
         words[d + to.valueDim] = o.valueDim;
         words[d + to.valueGroups] = geometry.valueGroups;
         words[d + to.tileRows] = tileRows;
-        words[d + to.pieceChunks] = pieceChunks;
+        words[d + to.segmentChunks] = SEGMENT_CHUNKS;
         words[d + to.window] = o.window ?? 0;
       }
     },
@@ -251,7 +253,8 @@ export function attentionOps(host: OpHost): AttentionOps {
       words[c + at.chunkBytes] = g.chunkBytes;
       words[c + at.headStride] = headStride;
       words[c + at.tileRows] = tileRows;
-      words[c + at.pieceChunks] = 0;
+      words[c + at.segmentChunks] = SEGMENT_CHUNKS;
+      words[c + at.split] = 0;
       words[c + at.causal] = o.causal ? 1 : 0;
       words[c + at.window] = 0;
       floats[c + at.scale] = o.scale;
@@ -272,38 +275,30 @@ function checkHeadNorm(o: NormOptions | undefined): void {
 }
 
 /**
- * Chunks of a piece, or 0 to leave contexts whole: they are cut only where there are fewer tiles than the threads can
- * share evenly, and only if every sequence is a single tile.
+ * Whether threads share the segments of a context: only where there are fewer tiles than they can share evenly, and every
+ * sequence is a single tile. The result is the same either way.
  */
-function pieceOf(batch: Batch, kvHeads: number, tileRows: number, window: number, threads: number): number {
-  if (threads === 1) return 0;
+function splitsContexts(batch: Batch, kvHeads: number, tileRows: number, window: number, threads: number): boolean {
+  if (threads === 1) return false;
   const { seqStart, kvLen } = batch.host;
   let tiles = 0;
   let longest = 0;
   for (let s = 0; s < batch.sequences; s++) {
     const rows = seqStart[s + 1]! - seqStart[s]!;
-    if (rows > tileRows) return 0;
+    if (rows > tileRows) return false;
     if (rows === 0) continue;
     tiles += kvHeads;
     const seen = window ? Math.min(kvLen[s]!, window + rows) : kvLen[s]!;
     longest = Math.max(longest, Math.ceil(seen / CHUNK));
   }
-  if (tiles >= 4 * threads) return 0;
-  const parts = threads / greatestCommonDivisor(tiles, threads);
-  const chunks = Math.ceil(longest / parts);
-  return parts === 1 || chunks < LEAST_PIECE ? 0 : chunks;
+  return tiles < 4 * threads && tiles % threads !== 0 && longest > SEGMENT_CHUNKS;
 }
 
-/** An upper bound of the pieces of all sequences. */
-function piecesIn(batch: Batch, pieceChunks: number): number {
-  let pieces = 0;
+/** An upper bound of the segments of all sequences. */
+function segmentsIn(batch: Batch): number {
+  let segments = 0;
   for (let s = 0; s < batch.sequences; s++) {
-    pieces += Math.ceil(Math.ceil(batch.host.kvLen[s]! / CHUNK) / pieceChunks);
+    segments += Math.ceil(Math.ceil(batch.host.kvLen[s]! / CHUNK) / SEGMENT_CHUNKS);
   }
-  return pieces;
-}
-
-function greatestCommonDivisor(a: number, b: number): number {
-  while (b) [a, b] = [b, a % b];
-  return a;
+  return segments;
 }
