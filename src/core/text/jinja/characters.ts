@@ -174,7 +174,7 @@ function titleChar(c: string): string {
   const upper = c.toUpperCase();
   if (upper.length === c.length) return upper;
   const [first = '', ...rest] = upper;
-  return first + rest.join('').toLowerCase();
+  return CASED.test(first) ? first + rest.join('').toLowerCase() : upper;
 }
 
 /** `str.capitalize`. */
@@ -225,7 +225,9 @@ export function swapCase(text: string): string {
 
 /** `str.casefold`. */
 export function caseFold(text: string): string {
-  return text.toUpperCase().toLowerCase().replaceAll('ς', 'σ');
+  return Array.from(text, (c) => (c === 'ı' ? c : c.toUpperCase().toLowerCase()))
+    .join('')
+    .replaceAll('ς', 'σ');
 }
 
 const HTML: Readonly<Record<string, string>> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&#34;', "'": '&#39;' };

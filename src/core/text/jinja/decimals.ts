@@ -39,10 +39,9 @@ export function significant(value: number, digits: number): { digits: string; ex
   if (value === 0) return { digits: '0'.repeat(digits), exponent: 0 };
   let exponent = Number(/e(.*)$/.exec(Math.abs(value).toExponential())?.[1]);
   let text = scaled(value, digits - 1 - exponent).toString();
-  if (text.length > digits) {
-    exponent++;
-    text = scaled(value, digits - 1 - exponent).toString();
-  }
+  // The shortest text may round up to a power of ten, and so may this one.
+  if (text.length < digits) text = scaled(value, digits - 1 - --exponent).toString();
+  if (text.length > digits) text = scaled(value, digits - 1 - ++exponent).toString();
   return { digits: text, exponent };
 }
 

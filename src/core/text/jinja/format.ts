@@ -185,6 +185,9 @@ function formatInt(value: Int, spec: Spec, budget: Budget): string {
   if (spec.type !== '' && 'eEfFgG%'.includes(spec.type)) return formatReal(Number(value), spec, budget);
   if (spec.precision !== undefined) throw new Fault('Precision not allowed in integer format specifier');
   if (spec.type === 'c') {
+    if (spec.sign !== '' || spec.alternate || spec.group !== undefined) {
+      throw new Fault("Sign, # and grouping are not allowed with 'c'");
+    }
     const code = Number(value);
     if (code < 0 || code > 0x10ffff) throw new Fault('%c arg not in range(0x110000)');
     return aligned('', String.fromCodePoint(code), spec, '>');
@@ -218,9 +221,12 @@ function signOf(negative: boolean, spec: Spec): string {
 function number(head: string, digits: string, rest: string, spec: Spec, size: number): string {
   if (spec.group === undefined || digits === '') return aligned(head, digits + rest, spec, '>');
   let filled = digits;
-  const inside = spec.align === '=' && spec.fill === '0';
-  const room = spec.width - head.length - rest.length;
-  if (inside && room > 0) filled = digits.padStart(room - Math.floor(room / (size + 1)), '0');
+  if (spec.type === 'n') throw new Fault(`Cannot specify '${spec.group}' with 'n'.`);
+  if (spec.align === '=' && spec.fill === '0') {
+    // As many digits as reach the width with what separates them.
+    const room = spec.width - head.length - rest.length;
+    filled = digits.padStart(room - Math.floor((room - 1) / (size + 1)), '0');
+  }
   const groups: string[] = [];
   for (let end = filled.length; end > 0; end -= size) groups.push(filled.slice(Math.max(0, end - size), end));
   return aligned(head, groups.reverse().join(spec.group) + rest, spec, '>');

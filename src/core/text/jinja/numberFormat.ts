@@ -36,8 +36,15 @@ export function realText(value: number, format: RealFormat, budget: Budget): str
     case 'g':
       return general(size, Math.max(1, exact), alternate, 0);
     default:
-      return format.precision === undefined ? floatText(size) : general(size, Math.max(1, exact), alternate, 1);
+      return format.precision === undefined
+        ? shortest(size, alternate)
+        : general(size, Math.max(1, exact), alternate, 1);
   }
+}
+
+function shortest(size: number, alternate: boolean): string {
+  const text = floatText(size);
+  return alternate && !text.includes('.') ? text.replace('e', '.e') : text;
 }
 
 function dotted(text: string, alternate: boolean): string {

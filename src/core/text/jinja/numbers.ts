@@ -1,5 +1,5 @@
 /** Numbers out of values and texts, as Python's `int` and `float` read them. */
-import { strip } from './characters.ts';
+import { isAll, strip } from './characters.ts';
 import { refuseUndefined } from './compare.ts';
 import { Fault, unfit } from './fault.ts';
 import type { Int, Value } from './values.ts';
@@ -11,10 +11,24 @@ const DECIMAL = /^[+-]?(?:\d+(?:_\d+)*\.?(?:\d+(?:_\d+)*)?|\.\d+(?:_\d+)*)(?:[eE
 const SPECIAL = /^([+-]?)(?:(inf(?:inity)?)|nan)$/i;
 const PREFIXES: Readonly<Record<string, number>> = { '0x': 16, '0o': 8, '0b': 2 };
 
+/** A text without space around it, its digits of any script as ASCII ones. */
+function bareNumber(text: string): string {
+  const bare = strip(text, 'both').toLowerCase();
+  return /[^ -~]/.test(bare) ? bare.replace(/\p{Nd}/gu, digitOf) : bare;
+}
+
+/** Decimal digits stand in rows of ten. */
+function digitOf(character: string): string {
+  const code = character.codePointAt(0) as number;
+  let value = 0;
+  while (value < 60 && isAll('decimal', String.fromCodePoint(code - value - 1))) value++;
+  return String(value % 10);
+}
+
 /** `int(text, base)`; `undefined` for text that is no number. */
 export function parseInteger(text: string, base: number): Int | undefined {
   if (base !== 0 && (base < 2 || base > 36)) throw unfit('int() base must be >= 2 and <= 36, or 0');
-  const [, sign = '', rest = ''] = /^([+-]?)(.*)$/s.exec(strip(text, 'both').toLowerCase()) ?? [];
+  const [, sign = '', rest = ''] = /^([+-]?)(.*)$/s.exec(bareNumber(text)) ?? [];
   const prefix = PREFIXES[rest.slice(0, 2)];
   const prefixed = prefix !== undefined && (base === 0 || base === prefix);
   const radix = prefixed ? prefix : base === 0 ? 10 : base;
@@ -39,7 +53,7 @@ export function toNumber(value: Value): number | undefined {
     refuseUndefined(value);
     return undefined;
   }
-  const bare = strip(text, 'both');
+  const bare = bareNumber(text);
   if (DECIMAL.test(bare)) return Number(bare.replaceAll('_', ''));
   const [found, sign, infinite] = SPECIAL.exec(bare) ?? [];
   if (found === undefined) return undefined;

@@ -99,13 +99,23 @@ function toFloat(value: Int | Float): number {
 function integers(operator: BinaryOperator, a: Int, b: Int): Value {
   if (operator === '/') {
     if (!b) throw new Fault('division by zero');
-    return new Float(toFloat(a) / toFloat(b));
+    if (typeof a === 'number' && typeof b === 'number') return new Float(a / b);
+    return new Float(a === 0 ? 0 / Number(b) : bigQuotient(BigInt(a), BigInt(b)));
   }
   if (typeof a === 'number' && typeof b === 'number') {
     const result = smallIntegers(operator, a, b);
     if (result !== undefined && Number.isSafeInteger(result)) return result;
   }
   return bigIntegers(operator, BigInt(a), BigInt(b));
+}
+
+/** The fraction closest to `a / b`: more bits than it holds, the last one saying whether more follow. */
+function bigQuotient(a: bigint, b: bigint): number {
+  const shift = Math.max(0, bits(b) - bits(a) + 72);
+  const [top, bottom] = [(a < 0n ? -a : a) << BigInt(shift), b < 0n ? -b : b];
+  const digits = top / bottom;
+  const size = toFloat(int(top % bottom === 0n ? digits : digits | 1n)) * 2 ** -shift;
+  return a < 0n !== b < 0n ? -size : size;
 }
 
 /** The result as a number, if there is a quick way to it; integers have no `-0`. */

@@ -132,12 +132,7 @@ function one(
     { type: type.toLowerCase(), precision: precision ?? 6, alternate: flags.includes('#') },
     budget,
   );
-  const finite = Number.isFinite(number);
-  return {
-    head: sign(negative, flags),
-    text: type === type.toLowerCase() ? text : text.toUpperCase(),
-    numeric: finite,
-  };
+  return { head: sign(negative, flags), text: type === type.toLowerCase() ? text : text.toUpperCase(), numeric: true };
 }
 
 function sign(negative: boolean, flags: string): string {
@@ -147,9 +142,10 @@ function sign(negative: boolean, flags: string): string {
 function character(value: Value): string {
   const text = textOf(value);
   if (text !== undefined && charCount(text) === 1) return text;
-  if (typeof value !== 'number') throw new Fault('%c requires int or char');
-  if (value < 0 || value > 0x10ffff) throw new Fault('%c arg not in range(0x110000)');
-  return String.fromCodePoint(value);
+  if (typeof value !== 'number' && typeof value !== 'boolean') throw new Fault('%c requires int or char');
+  const code = Number(value);
+  if (code < 0 || code > 0x10ffff) throw new Fault('%c arg not in range(0x110000)');
+  return String.fromCodePoint(code);
 }
 
 function integer(value: Value, type: string): Int {

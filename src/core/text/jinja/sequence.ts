@@ -79,12 +79,18 @@ export function listOf(value: Value, budget: Budget): List {
   return items;
 }
 
+/** Number of code points. They are counted one by one where some take two units. */
+function measured(text: string, budget: Budget): number {
+  budget.text(text.length);
+  if (hasPairs(text)) budget.step(text.length >> 2);
+  return charCount(text);
+}
+
 /** `len(value)`, or `undefined` for what has none. */
 export function lengthOf(value: Value, budget: Budget): number | undefined {
   const text = textOf(value);
   if (text !== undefined) {
-    budget.text(text.length);
-    return charCount(text);
+    return measured(text, budget);
   }
   if (typeof value !== 'object' || value === null) return undefined;
   if (isList(value)) return value.length;
@@ -144,8 +150,7 @@ export function position(index: Value, count: number): number | undefined {
 export function itemAt(value: Value, index: Value, budget: Budget): Value | undefined {
   const text = textOf(value);
   if (text !== undefined) {
-    budget.text(text.length);
-    const at = position(index, charCount(text));
+    const at = position(index, measured(text, budget));
     return at === undefined ? undefined : charSlice(text, at, at + 1);
   }
   const items = value instanceof Tuple ? value.items : value;
@@ -191,8 +196,7 @@ export function slice(value: Value, start: Value, stop: Value, step: Value, budg
   const text = textOf(value);
   if (text !== undefined) {
     const wrap = (part: string): Value => (value instanceof Markup ? new Markup(part) : part);
-    budget.text(text.length);
-    const span = spanOf(start, stop, step, charCount(text));
+    const span = spanOf(start, stop, step, measured(text, budget));
     if (span.step === 1) return wrap(charSlice(text, span.start, span.start + span.count));
     budget.step(text.length);
     return wrap(pick(hasPairs(text) ? [...text] : text, span).join(''));

@@ -300,7 +300,7 @@ const METHODS: ReadonlyMap<string, Method> = new Map<string, Method>([
   mapping('title', titleCase, true),
   mapping('capitalize', capitalize),
   mapping('swapcase', swapCase, true),
-  mapping('casefold', caseFold),
+  mapping('casefold', caseFold, true),
   ofClass('alpha'),
   ofClass('alnum'),
   ofClass('decimal'),

@@ -1,5 +1,5 @@
 /** Breaking lines of text, as Python's `textwrap` does. */
-import { charCount, charSlice } from './characters.ts';
+import { charCount, charSlice, strip } from './characters.ts';
 import type { Budget } from './fault.ts';
 import { Fault } from './fault.ts';
 
@@ -58,7 +58,7 @@ export function wrapText(text: string, options: WrapOptions, budget: Budget): st
 }
 
 function isBlank(piece: string | undefined): boolean {
-  return piece !== undefined && piece.trim() === '';
+  return piece !== undefined && strip(piece, 'both') === '';
 }
 
 /** Where a word too long for a line is cut: behind its last hyphen that fits, unless only hyphens come before. */
