@@ -35,6 +35,7 @@ async function child<T>(name: string, args: readonly (string | number)[]): Promi
   return JSON.parse(stdout) as T;
 }
 interface Cycles {
+  readonly before: number;
   /** Bytes after each time: of the process, and of the JavaScript heap with what belongs to its objects. */
   readonly resident: readonly number[];
   readonly heap: readonly number[];
@@ -50,11 +51,11 @@ describe('after models were disposed of', () => {
   });
 
   it('10 times, the embedded one', { timeout: 120_000 }, async () => {
-    const { resident, heap } = await child<Cycles>('cycles', [embedded, 10, 2]);
+    const { before, resident, heap } = await child<Cycles>('cycles', [embedded, 10, 2]);
     expect(mean(heap.slice(7)) / mean(heap.slice(4, 7))).toBeLessThan(1.06);
     expect(mean(resident.slice(7)) / mean(resident.slice(4, 7))).toBeLessThan(1.04);
-    // None of its weights are still there.
-    expect(mean(resident.slice(7))).toBeLessThan(130 * MIB);
+    // Engines keep 50 to 75 MB of compiled code and freed pages; the weights of even one model would come on top.
+    expect(mean(resident.slice(7)) - before).toBeLessThan(0.95 * statSync(embedded).size);
   });
 });
 
@@ -69,8 +70,8 @@ describe('while models are loaded', () => {
     const weights = statSync(embedded).size;
     for (const threads of [1, 2]) {
       const { before, loaded, answered } = await child<Peak>('peak', [embedded, threads]);
-      // Compilers, compiled code and the heap: 10 to 15 MiB.
-      expect(loaded - before).toBeLessThan(1.25 * weights + 24 * MIB);
+      // Compilers, compiled code, heaps, threads: 6 to 28 MiB, by engine and number of threads.
+      expect(loaded - before).toBeLessThan(1.25 * weights + 40 * MIB);
       expect(answered - loaded).toBeLessThan(40 * MIB);
     }
   });

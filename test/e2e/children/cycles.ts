@@ -21,6 +21,7 @@ async function cycle(): Promise<void> {
   await model.dispose();
 }
 
+const before = process.memoryUsage.rss();
 const resident: number[] = [];
 const heap: number[] = [];
 for (let i = 0; i < Number(count); i++) {
@@ -30,4 +31,4 @@ for (let i = 0; i < Number(count); i++) {
   resident.push(rss);
   heap.push(heapUsed + external);
 }
-console.log(JSON.stringify({ resident, heap }));
+console.log(JSON.stringify({ before, resident, heap }));
