@@ -1,7 +1,7 @@
 /** Numbers out of values and texts, as Python's `int` and `float` read them. */
 import { isAll, strip } from './characters.ts';
 import { refuseUndefined } from './compare.ts';
-import { Fault, unfit } from './fault.ts';
+import { Fault } from './fault.ts';
 import type { Int, Value } from './values.ts';
 import { Float, int, isInt, textOf } from './values.ts';
 
@@ -27,7 +27,7 @@ function digitOf(character: string): string {
 
 /** `int(text, base)`; `undefined` for text that is no number. */
 export function parseInteger(text: string, base: number): Int | undefined {
-  if (base !== 0 && (base < 2 || base > 36)) throw unfit('int() base must be >= 2 and <= 36, or 0');
+  if (base !== 0 && (base < 2 || base > 36)) return undefined;
   const [, sign = '', rest = ''] = /^([+-]?)(.*)$/s.exec(bareNumber(text)) ?? [];
   const prefix = PREFIXES[rest.slice(0, 2)];
   const prefixed = prefix !== undefined && (base === 0 || base === prefix);

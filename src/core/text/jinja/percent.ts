@@ -60,13 +60,13 @@ export function percentFormat(
   budget.text(length);
   const text = format.replace(
     SPEC,
-    (_, name?: string, flags = '', widthText?: string, digits?: string, type?: string) => {
+    (all, name?: string, flags = '', widthText?: string, digits?: string, type?: string) => {
       if (type === undefined) throw new Fault('incomplete format');
-      if (type === '%' && name === undefined) return '%';
+      if (all === '%%') return '%';
       const given = name === undefined ? undefined : source.named(name);
       const asked = source.width(widthText);
       const precision = source.width(digits === '' ? '0' : digits);
-      const value = type === '%' ? null : (given ?? source.next());
+      const value = given === undefined ? source.next() : given;
       const piece = one(value, type, flags, precision, budget, guard);
       const left = flags.includes('-') || (asked ?? 0) < 0;
       const width = Math.abs(asked ?? 0);
@@ -100,8 +100,6 @@ function one(
   guard: (text: string) => string,
 ): Piece {
   switch (type) {
-    case '%':
-      return { head: '', text: '%', numeric: false };
     case 's':
     case 'r':
     case 'a': {
