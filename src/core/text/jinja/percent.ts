@@ -2,7 +2,7 @@
 import { charCount, charSlice } from './characters.ts';
 import { keyOf } from './compare.ts';
 import type { Budget } from './fault.ts';
-import { Fault, unfit } from './fault.ts';
+import { Fault, MAX_TEXT, unfit } from './fault.ts';
 import { intDigits, realText } from './numberFormat.ts';
 import { ascii, repr, str } from './show.ts';
 import type { Int, Value } from './values.ts';
@@ -70,7 +70,9 @@ export function percentFormat(
       const piece = one(value, type, flags, precision, budget, guard);
       const left = flags.includes('-') || (asked ?? 0) < 0;
       const width = Math.abs(asked ?? 0);
-      budget.text((length += Math.max(width, piece.text.length)));
+      const added = Math.max(width, piece.text.length);
+      length += added;
+      budget.text(length > MAX_TEXT ? length : added);
       return padded(piece, width, left, flags.includes('0'));
     },
   );
