@@ -142,6 +142,7 @@ describe('templates by name', () => {
     const template = named({ default: 'D', tool_use: 'T{{ tools | length }}', rag: 'R' });
     expect(template.render([user])).toBe('D');
     expect(template.render([user], { tools: [{}] })).toBe('T1');
+    expect(template.render([user], { tools: null })).toBe('D');
   });
 
   it('serve tools from default where it knows them, and refuse them where it does not', () => {

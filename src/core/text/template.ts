@@ -22,8 +22,8 @@ export interface TemplateTokens {
 
 /** What a rendering is given besides messages. Names not listed here are variables of the template, as they are. */
 export interface TemplateOptions {
-  readonly tools?: readonly unknown[] | undefined;
-  readonly documents?: readonly unknown[] | undefined;
+  readonly tools?: readonly unknown[] | null | undefined;
+  readonly documents?: readonly unknown[] | null | undefined;
   /** Ends the text where the model's turn begins. Off by default. */
   readonly addGenerationPrompt?: boolean | undefined;
   readonly enableThinking?: boolean | undefined;
@@ -68,7 +68,7 @@ export class ChatTemplate {
     let final: FinalMessage | undefined;
     const variables = (): ReadonlyMap<string, Value> => {
       const chat = templateMessages(messages);
-      if (goOn !== undefined && goOn !== false) final = markFinal(chat, typeof goOn === 'string' ? goOn : 'content');
+      if (goOn) final = markFinal(chat, typeof goOn === 'string' ? goOn : 'content');
       const all = new Map<string, Value>(this.#tokens);
       all.set(
         'messages',
@@ -86,7 +86,7 @@ export class ChatTemplate {
       return all;
     };
     const time = now ?? new Date();
-    const rendering = render(this.#tree(tools !== undefined), variables, { now: () => time });
+    const rendering = render(this.#tree(tools !== undefined && tools !== null), variables, { now: () => time });
     return final ? { ...rendering, text: final.cut(rendering.text) } : rendering;
   }
 
