@@ -2,7 +2,7 @@ import type { Fields, Views } from '../../kernel.ts';
 import { ROUNDER, roundEven, scalarLanes } from '../lanes.ts';
 import { expNegative, tanh } from '../math.ts';
 import { reduceTwin } from '../rows.ts';
-import type { ATTEND_FIELDS } from './attend.ts';
+import type { ATTEND_FIELDS } from './attendTile.ts';
 import {
   type CacheKind,
   CHUNK,

@@ -2,8 +2,8 @@ import { defineKernel, split, splitRange } from '../../kernel.ts';
 import { i32, v128 } from '../../wasm/ops.ts';
 import { scalarLanes, vectorLanes } from '../lanes.ts';
 import { forColumns } from '../loops.ts';
-import { emitFold, emitSinkShare, LOWEST, segmentsOf } from './attend.ts';
 import { foldTwin, sinkShareTwin } from './attendTwin.ts';
+import { emitFold, emitSinkShare, LOWEST, segmentsOf } from './emit.ts';
 import { CHUNK, CHUNK_SHIFT, PARTIAL_HEADER, STEP_BYTES } from './layout.ts';
 
 /**

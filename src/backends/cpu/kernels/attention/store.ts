@@ -7,8 +7,8 @@ import { forColumns } from '../loops.ts';
 import { emitNormPart, normPartTwin } from '../norm.ts';
 import { emitRotate, rotateTwin } from '../rope.ts';
 import { reduceRow, reduceTwin, sumRow } from '../rows.ts';
-import { inverseOf, toI16 } from './attend.ts';
 import { toI16Twin } from './attendTwin.ts';
+import { inverseOf, toI16 } from './emit.ts';
 import { type CacheKind, CHUNK, CHUNK_SHIFT, KEY_NORM, SCALE_BYTES, STEP_BYTES, VALUE_MAX, WIDE } from './layout.ts';
 
 /** What is done to a head before it is stored. */
