@@ -28,8 +28,11 @@ export interface CpuOptions extends BackendOptions {
   readonly limits?: CpuParts['limits'];
 }
 
-/** Loads that a waiting thread does before it sleeps: a few microseconds, longer than threads of equal work differ. */
-const SPIN = 2000;
+/**
+ * Loads that a waiting thread does before it sleeps: some tens of microseconds. Threads of equal work meet sooner than
+ * that; waking one that sleeps costs more, and a step has hundreds of meetings.
+ */
+const SPIN = 20_000;
 
 /** Creates the back-end; `dispose` it when done. */
 export async function createCpuBackend(options: CpuOptions = {}): Promise<Backend> {
