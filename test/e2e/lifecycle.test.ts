@@ -18,13 +18,13 @@ const chat = (content: string): api.ChatRequest => ({
   sampling: { ...GREEDY, maxLen: 6 },
 });
 
-/** Turns of the event loop until a condition holds; at most 200, which take a few milliseconds. */
-async function until(condition: () => boolean): Promise<number> {
-  for (let turns = 0; turns < 200; turns++) {
-    if (condition()) return turns;
+/** Turns of the event loop until a condition holds; at most 20 s of them, as a machine may be busy. */
+async function until(condition: () => boolean): Promise<void> {
+  const end = performance.now() + 20_000;
+  while (!condition()) {
+    if (performance.now() > end) throw new Error('the condition did not come true');
     await turn();
   }
-  throw new Error('the condition did not come true');
 }
 
 let model: api.Model;
