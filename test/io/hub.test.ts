@@ -236,6 +236,20 @@ describe('access', () => {
     await expect(open({ fetch: pages })).rejects.toThrow(/expected an answer of the hub's API/);
     const empty = async (): Promise<Response> => Response.json({ id: 'org/tiny' });
     await expect(open({ fetch: empty })).rejects.toThrow(/expected a commit hash/);
+    const shapeless = async (): Promise<Response> => Response.json({ sha: hub.commit });
+    await expect(open({ fetch: shapeless })).rejects.toThrow(/expected an answer of the hub's API/);
+  });
+
+  it('is asked of the hub alone, and not without end', async () => {
+    let asked = 0;
+    const paged = (next: string) => async (): Promise<Response> => {
+      if (asked++ === 0) return Response.json({ sha: hub.commit });
+      return new Response('[]', { headers: { Link: `<${next}>; rel="next"` } });
+    };
+    await expect(open({ fetch: paged('https://elsewhere.example/next') })).rejects.toThrow(/expected the next page/);
+    expect(asked).toBe(2);
+    asked = 0;
+    await expect(open({ fetch: paged('?cursor=1') })).rejects.toThrow(/expected at most 1000 pages/);
   });
 });
 
