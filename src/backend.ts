@@ -1,6 +1,6 @@
 /** Makes back-ends by name. Code of a back-end is loaded when it is asked for. */
 import type { Backend, BackendOptions } from './core/backend.ts';
-import { ConfigError, UnsupportedError } from './core/errors.ts';
+import { ConfigError } from './core/errors.ts';
 import type { Platform } from './core/platform.ts';
 import { detectPlatform } from './platform/detect.ts';
 
@@ -15,7 +15,7 @@ export async function createBackend(
   options: BackendOptions = {},
   platform?: Platform,
 ): Promise<Backend> {
-  const { env } = platform ?? (await detectPlatform());
+  const { env, gpu } = platform ?? (await detectPlatform());
   const chosen = name === 'auto' ? (env('TRAMONTANE_BACKEND') ?? 'cpu') : name;
   const full = {
     ...options,
@@ -32,8 +32,10 @@ export async function createBackend(
       const { createCpuBackend } = await import('./backends/cpu/index.ts');
       return createCpuBackend(full);
     }
-    case 'webgpu':
-      throw new UnsupportedError('back-end webgpu: not available in this version; use cpu', { feature: 'webgpu' });
+    case 'webgpu': {
+      const { createWebGpuBackend } = await import('./backends/webgpu/index.ts');
+      return createWebGpuBackend({ ...full, gpu: (await gpu()) as GPU | undefined });
+    }
     default:
       throw new ConfigError(`back-end: expected auto, cpu, webgpu or reference, got ${JSON.stringify(chosen)}`);
   }

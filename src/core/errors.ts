@@ -71,6 +71,18 @@ export class InferenceError extends TramontaneError {
   static override readonly kind: string = 'InferenceError';
 }
 
+export type DeviceFailure = 'lost' | 'outOfMemory' | 'invalid';
+
+/** The GPU failed: it was lost, is out of memory, or refused a command. After `lost` a model has to be loaded again. */
+export class DeviceError extends InferenceError {
+  static override readonly kind: string = 'DeviceError';
+  readonly reason: DeviceFailure;
+  constructor(reason: DeviceFailure, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.reason = reason;
+  }
+}
+
 export type RequestValidationCode =
   | 'no_chat_template'
   | 'wrong_category'

@@ -72,5 +72,7 @@ export interface Platform {
   homeDir(): string | undefined;
   hardwareConcurrency(): number;
   memory(): MemoryInfo;
+  /** The entry to WebGPU (a `GPU` of the specification), or `undefined` where there is none. */
+  gpu(): Promise<unknown>;
   isTerminal(stream: 'stdin' | 'stdout' | 'stderr'): boolean;
 }

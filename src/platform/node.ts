@@ -8,6 +8,7 @@ import { isatty } from 'node:tty';
 import { FormatError, ModelLoadError, messageOf } from '../core/errors.ts';
 import type { DirEntry, FileWriter, MemoryInfo, PathInfo, Platform, Runtime } from '../core/platform.ts';
 import { FileSource, fileWriter } from './nodeFile.ts';
+import { nodeGpu } from './nodeGpu.ts';
 
 /** The platform of a runtime with `node:fs`. */
 export function nodePlatform(): Platform {
@@ -33,6 +34,7 @@ export function nodePlatform(): Platform {
     homeDir,
     hardwareConcurrency: () => Math.max(1, availableParallelism?.() ?? cpus().length),
     memory,
+    gpu: nodeGpu,
     isTerminal: (stream) => isatty({ stdin: 0, stdout: 1, stderr: 2 }[stream]),
   };
 }

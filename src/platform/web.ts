@@ -35,6 +35,7 @@ export function webPlatform(): Platform {
     homeDir: () => undefined,
     hardwareConcurrency: () => globalThis.navigator?.hardwareConcurrency ?? 1,
     memory,
+    gpu: async () => (globalThis.navigator as { readonly gpu?: unknown } | undefined)?.gpu,
     isTerminal: () => false,
   };
 }

@@ -1,0 +1,16 @@
+import type { Ops, RawWeight, WeightData } from '../../core/backend.ts';
+import type { OpHost } from './host.ts';
+import { elementwiseOps } from './ops/elementwise.ts';
+
+/** Every op of the back-end, and the loader of the weights that they take. */
+export function createOps(host: OpHost): {
+  readonly ops: Ops;
+  readonly loadWeight: (raw: RawWeight) => Promise<WeightData>;
+} {
+  return {
+    ops: {
+      ...elementwiseOps(host),
+    } as unknown as Ops,
+    loadWeight: () => Promise.reject(new Error('not yet')),
+  };
+}
