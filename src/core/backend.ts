@@ -47,6 +47,14 @@ export interface KvCache {
 }
 
 /**
+ * What a recurrent layer keeps of one sequence: `shape` floats, whatever its length. States of one layer are a tensor
+ * `[slots, …shape]`; `Batch.stateSlots` says which slot is a sequence's.
+ */
+export interface StateSpec {
+  readonly shape: Shape;
+}
+
+/**
  * Where the packed rows of a step belong. Sequence `s` owns rows `[seqStart[s], seqStart[s + 1])`, which are the last
  * positions of its `kvLen[s]` cached ones. Tensors hold at least as many entries as counted here; `host` mirrors them.
  */
@@ -63,6 +71,8 @@ export interface Batch {
   readonly kvLen: Tensor;
   /** `[sequences, blocksPerSequence]` block numbers, in order of position. */
   readonly blockTable: Tensor;
+  /** Slot of every sequence in the states of recurrent layers. */
+  readonly stateSlots: Tensor;
   /** Rows whose logits are wanted. */
   readonly logitRows: Tensor;
   logitCount: number;
@@ -73,6 +83,7 @@ export interface Batch {
     readonly seqStart: Int32Array;
     readonly kvLen: Int32Array;
     readonly blockTable: Int32Array;
+    readonly stateSlots: Int32Array;
     readonly logitRows: Int32Array;
     /** Length each sequence is computed for, which some rotations depend on; positions from there on are its end. */
     readonly baseLen: Int32Array;
@@ -191,6 +202,57 @@ export interface DenseAttentionOptions {
   readonly softcap?: number | undefined;
 }
 
+/**
+ * Options of the recurrent ops. All three run the rows of each sequence in order, from the state that its slot holds to the
+ * one that they leave there. A sequence whose first row is its first position (`kvLen` equals its rows) starts from zeros:
+ * what the slot held is not read.
+ */
+export interface CausalConvOptions {
+  /** First column of `x` that takes part. */
+  readonly start: number;
+  /** `[channels]` */
+  readonly bias?: Tensor | undefined;
+  /** Applies `y σ(y)` to the result. */
+  readonly silu?: boolean | undefined;
+}
+
+export interface SsmScanOptions {
+  readonly heads: number;
+  readonly headDim: number;
+  /** Heads share keys and queries (`B` and `C`) in `groups` runs of `heads / groups`. */
+  readonly groups: number;
+  readonly stateDim: number;
+  /** First column of `dt` that takes part; `heads` of them do. */
+  readonly start: number;
+  /** `A`, `[heads]`, negative. */
+  readonly decay: Tensor;
+  /** `[heads]` */
+  readonly bias: Tensor;
+  /** `D`, `[heads]`. */
+  readonly skip: Tensor;
+  readonly minStep: number;
+  /** May be infinite. */
+  readonly maxStep: number;
+}
+
+export interface GatedDeltaOptions {
+  /** Each serves `valueHeads / keyHeads` consecutive value heads. */
+  readonly keyHeads: number;
+  readonly valueHeads: number;
+  readonly keyDim: number;
+  readonly valueDim: number;
+  /** First column of `gates` that takes part: `valueHeads` of `b`, then as many of `a`. */
+  readonly start: number;
+  /** `A`, `[valueHeads]`, negative. */
+  readonly decay: Tensor;
+  /** `[valueHeads]` */
+  readonly bias: Tensor;
+  /** Multiplies the queries, beside their normalisation. */
+  readonly scale: number;
+  /** Queries and keys become `x / sqrt(sum(x²) + eps)`. */
+  readonly eps: number;
+}
+
 export interface ConvOptions {
   /** One entry per spatial axis (1, 2 or 3 of them). */
   readonly stride: readonly number[];
@@ -284,6 +346,32 @@ export interface OptionalOps {
    * `w` stacks the matrices of `expertCount` experts below one another.
    */
   linearExperts(out: Tensor, x: Tensor, w: Weight, experts: Tensor, expertCount: number): void;
+  /**
+   * Depthwise convolution over time. `w` is `[kernel, channels]`; `state` `[slots, kernel - 1, channels]` holds the last
+   * inputs of every sequence, oldest first.
+   *
+   *     out[t, c] = bias[c] + Σ_j w[j, c] x[t - kernel + 1 + j, start + c]
+   */
+  causalConv(out: Tensor, x: Tensor, w: Tensor, state: Tensor, batch: Batch, options: CausalConvOptions): void;
+  /**
+   * The selective scan of Mamba 2 (Dao & Gu 2024, "Transformers are SSMs"). A row of `x` is the values of all heads, then
+   * `B` and `C` of all groups; `state` is `[slots, heads, stateDim, headDim]`. For head `h` of group `g`:
+   *
+   *     δ = clamp(softplus(dt[t, start + h] + bias[h]), minStep, maxStep)
+   *     S = exp(δ decay[h]) S + B[g] ⊗ (δ x[h])
+   *     out[t, h] = Sᵀ C[g] + skip[h] x[h]
+   */
+  ssmScan(out: Tensor, x: Tensor, dt: Tensor, state: Tensor, batch: Batch, options: SsmScanOptions): void;
+  /**
+   * The gated delta rule (Yang, Kautz & Hatamizadeh 2024, "Gated Delta Networks"). A row of `x` is queries and keys of all
+   * key heads, then values; `state` is `[slots, valueHeads, keyDim, valueDim]`. With normalised `q` and `k` of the key head
+   * that serves value head `h`:
+   *
+   *     S = exp(decay[h] softplus(a[h] + bias[h])) S
+   *     S = S + k ⊗ σ(b[h]) (v[h] - Sᵀ k)
+   *     out[t, h] = Sᵀ (scale q)
+   */
+  gatedDelta(out: Tensor, x: Tensor, gates: Tensor, state: Tensor, batch: Batch, options: GatedDeltaOptions): void;
   convTranspose(out: Tensor, x: Tensor, w: Tensor, options: ConvOptions): void;
   pool(out: Tensor, x: Tensor, options: PoolOptions): void;
 }

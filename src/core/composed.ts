@@ -5,5 +5,6 @@
 export * from './composed/attention.ts';
 export * from './composed/experts.ts';
 export * from './composed/normalize.ts';
+export * from './composed/recurrent.ts';
 export * from './composed/rope.ts';
 export * from './composed/spatial.ts';

@@ -9,5 +9,6 @@ export * from './ops/experts.ts';
 export * from './ops/layout.ts';
 export * from './ops/linear.ts';
 export * from './ops/normalize.ts';
+export * from './ops/recurrent.ts';
 export * from './ops/reduce.ts';
 export * from './ops/spatial.ts';

@@ -69,6 +69,7 @@ export class DecoderRunner implements ModelRunner {
       seqStart: numbers(maxSequences + 1),
       kvLen: numbers(maxSequences),
       blockTable: numbers(maxSequences * maxBlocks),
+      stateSlots: numbers(maxSequences),
       logitRows: numbers(maxRows),
       host: {
         tokens: host(maxRows),
@@ -77,6 +78,7 @@ export class DecoderRunner implements ModelRunner {
         seqStart: host(maxSequences + 1),
         kvLen: host(maxSequences),
         blockTable: host(maxSequences * maxBlocks),
+        stateSlots: host(maxSequences),
         logitRows: host(maxRows),
         baseLen: host(maxSequences),
       },

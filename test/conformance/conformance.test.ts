@@ -12,6 +12,7 @@ import { elementwiseCases } from './cases.elementwise.ts';
 import { layoutCases } from './cases.layout.ts';
 import { linearCases } from './cases.linear.ts';
 import { normalizeCases } from './cases.normalize.ts';
+import { recurrentCases } from './cases.recurrent.ts';
 import { reduceCases } from './cases.reduce.ts';
 import { spatialCases } from './cases.spatial.ts';
 import { nmse } from './compare.ts';
@@ -24,6 +25,7 @@ const cases = [
   ...linearCases,
   ...normalizeCases,
   ...attentionCases,
+  ...recurrentCases,
   ...spatialCases,
 ];
 

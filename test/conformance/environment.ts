@@ -93,7 +93,12 @@ export class Environment {
    * A step of several sequences whose blocks are scattered over the cache. Tensors are larger than needed, like the
    * engine's.
    */
-  batch(sequences: readonly SequenceSpec[], blockSize: number, tables: readonly (readonly number[])[]): Batch {
+  batch(
+    sequences: readonly SequenceSpec[],
+    blockSize: number,
+    tables: readonly (readonly number[])[],
+    stateSlots: readonly number[] = [],
+  ): Batch {
     const rows = sequences.reduce((n, s) => n + s.rows, 0);
     const perSequence = Math.max(1, ...tables.map((t) => t.length));
     const host = {
@@ -103,6 +108,7 @@ export class Environment {
       seqStart: new Int32Array(sequences.length + 2),
       kvLen: new Int32Array(sequences.length + 1),
       blockTable: new Int32Array((sequences.length + 1) * perSequence),
+      stateSlots: Int32Array.from({ length: sequences.length + 1 }, (_, i) => stateSlots[i] ?? 0),
       logitRows: new Int32Array(rows + 1),
       baseLen: new Int32Array(sequences.length + 1),
     };
@@ -130,6 +136,7 @@ export class Environment {
       seqStart: up(host.seqStart),
       kvLen: up(host.kvLen),
       blockTable: up(host.blockTable),
+      stateSlots: up(host.stateSlots),
       logitRows: up(host.logitRows),
       logitCount: 0,
       host,

@@ -302,6 +302,65 @@ describe('attention', () => {
   });
 });
 
+describe('recurrent', () => {
+  const decode = (past: number, rows: number) => e.batch([{ past, rows }], 8, [[0]], [1]);
+
+  it('convolves over time, across steps', async () => {
+    const w = tensor([1, 10, 2, 20, 3, 30], [3, 2]);
+    const state = tensor(new Array(8).fill(99), [2, 2, 2]);
+    const bias = tensor([0.5, 0]);
+    const x = tensor([9, 1, 2, 9, 3, 4], [2, 3]);
+    // Channel 0 sees 1, 3, then 5: columns from 1 on.
+    await expectClose(ops.causalConv(x, w, state, decode(0, 2), { start: 1, bias }), [3.5, 60, 2 + 9 + 0.5, 40 + 120]);
+    await expectClose(state, [99, 99, 99, 99, 1, 2, 3, 4]);
+    const next = ops.causalConv(tensor([0, 5, 6], [1, 3]), w, state, decode(2, 1), { start: 1, bias });
+    await expectClose(next, [1 + 6 + 15 + 0.5, 20 + 80 + 180]);
+    await expectClose(state, [99, 99, 99, 99, 3, 4, 5, 6]);
+    const gated = ops.causalConv(
+      tensor([Math.log(3)], [1, 1]),
+      tensor([1], [1, 1]),
+      tensor([], [2, 0, 1]),
+      decode(2, 1),
+      {
+        start: 0,
+        silu: true,
+      },
+    );
+    await expectClose(gated, [0.75 * Math.log(3)]);
+  });
+
+  it('scans selectively', async () => {
+    // softplus(ln(e - 1)) = 1, so a step is 1 and the state fades by e^-ln 2 = 1/2; B, C and D choose what is seen.
+    const one = Math.log(Math.E - 1);
+    const options = {
+      ...{ heads: 1, headDim: 1, groups: 1, stateDim: 2, start: 1, minStep: 0, maxStep: Number.POSITIVE_INFINITY },
+      ...{ decay: tensor([-Math.LN2]), bias: tensor([one]), skip: tensor([100]) },
+    };
+    const state = tensor([7, 7, 7, 7], [2, 1, 2, 1]);
+    const x = tensor([1, 1, 2, 3, 4, 2, 10, 0, 1, 1], [2, 5]);
+    const out = ops.ssmScan(x, tensor([9, 0, 9, 0], [2, 2]), state, decode(0, 2), options);
+    // S = (1, 2), then (1, 2) / 2 + 2 (10, 0) = (20.5, 1).
+    await expectClose(out, [3 + 8 + 100, 21.5 + 200], 4);
+    await expectClose(state, [7, 7, 20.5, 1], 5);
+    const limited = { ...options, minStep: 2, maxStep: 2, start: 0 };
+    const next = ops.ssmScan(tensor([1, 0, 0, 1, 1], [1, 5]), tensor([0], [1, 1]), state, decode(2, 1), limited);
+    await expectClose(next, [21.5 / 4 + 100], 4);
+  });
+
+  it('corrects what it remembers', async () => {
+    const half = { decay: tensor([-1]), bias: tensor([Math.log(Math.E - 1)]) };
+    const options = { keyHeads: 1, valueHeads: 1, keyDim: 2, valueDim: 1, start: 0, scale: 0.5, eps: 0, ...half };
+    const state = tensor([7, 7, 7, 7], [2, 1, 2, 1]);
+    // Query and key of any length count as unit vectors; gates: σ(0) = 1/2, fade e^-1.
+    const x = tensor([0, 3, 0, 5, 8], [1, 5]);
+    await expectClose(ops.gatedDelta(x, tensor([0, 0], [1, 2]), state, decode(0, 1), options), [0.5 * 4]);
+    await expectClose(state, [7, 7, 0, 4]);
+    const next = ops.gatedDelta(x, tensor([0, 0], [1, 2]), state, decode(1, 1), options);
+    const known = 4 / Math.E;
+    await expectClose(next, [0.5 * (known + (8 - known) / 2)]);
+  });
+});
+
 describe('spatial', () => {
   it('convolves', async () => {
     const plain = { stride: [1], padding: [0], dilation: [1], groups: 1 };

@@ -23,6 +23,16 @@ const rope = { headDim: 8, rotaryDim: 8, interleaved: false };
 const cache = () => e.keep(ops.createKvCache(backend, { kvHeads: 2, keyDim: 8, valueDim: 8, dtype: 'f32' }, 1, 32));
 const batch = () => e.batch([{ past: 0, rows: 2 }], 32, [[0]]);
 
+const two = () => f(2);
+const ssm = {
+  ...{ heads: 2, headDim: 4, groups: 1, stateDim: 3, start: 0, minStep: 0, maxStep: 1 },
+  ...{ decay: two(), bias: two(), skip: two() },
+};
+const delta = {
+  ...{ keyHeads: 2, valueHeads: 2, keyDim: 2, valueDim: 2, start: 0, scale: 1, eps: 0 },
+  ...{ decay: two(), bias: two() },
+};
+
 const refused: readonly [string, () => unknown, string][] = [
   ['unary of integers', () => ops.unary('neg', i(2)), 'unary: expected f32 x; cast it first, got i32[2]'],
   [
@@ -113,6 +123,26 @@ const refused: readonly [string, () => unknown, string][] = [
     () => ops.attention(f(2, 32), cache(), batch(), { ...heads, scale: 1, sinks: f(2) }),
     'sinks f32[4]',
   ],
+  [
+    'causalConv columns',
+    () => ops.causalConv(f(2, 5), f(3, 4), f(1, 2, 4), batch(), { start: 2 }),
+    'causalConv: expected x of 2 rows with columns 2 to 6, got f32[2,5]',
+  ],
+  [
+    'causalConv state',
+    () => ops.causalConv(f(2, 4), f(3, 4), f(1, 3, 4), batch(), { start: 0 }),
+    'causalConv: expected state [slots, 2, 4]',
+  ],
+  ['ssmScan width', () => ops.ssmScan(f(2, 13), f(2, 2), f(1, 2, 3, 4), batch(), ssm), 'x [rows, 2 * 4 + 2 * 1 * 3]'],
+  ['ssmScan steps', () => ops.ssmScan(f(2, 14), f(2, 1), f(1, 2, 3, 4), batch(), ssm), 'dt of 2 rows with columns 0'],
+  ['ssmScan state', () => ops.ssmScan(f(2, 14), f(2, 2), f(1, 2, 4, 3), batch(), ssm), 'state [slots, 2, 3, 4]'],
+  [
+    'gatedDelta heads',
+    () => ops.gatedDelta(f(2, 14), f(2, 6), f(1, 3, 2, 2), batch(), { ...delta, valueHeads: 3 }),
+    'value heads that keyHeads divide',
+  ],
+  ['gatedDelta gates', () => ops.gatedDelta(f(2, 12), f(2, 3), f(1, 2, 2, 2), batch(), delta), 'gates of 2 rows'],
+  ['copyState', () => ops.copyState(f(2, 3), 0, 2), 'copyState: expected slots below 2, got 0 and 2'],
   [
     'denseAttention keys',
     () => ops.denseAttention(f(2, 32), f(2, 16), f(3, 16), { ...heads, scale: 1 }),

@@ -9,6 +9,7 @@ import * as layout from './layout.ts';
 import * as linear from './linear.ts';
 import { dataOf, HostStorage } from './memory.ts';
 import * as normalize from './normalize.ts';
+import * as recurrent from './recurrent.ts';
 import * as reduce from './reduce.ts';
 import * as spatial from './spatial.ts';
 import { ReferenceWeight } from './weight.ts';
@@ -60,6 +61,7 @@ export class ReferenceBackend implements Backend {
     };
     const { norm, addNorm, softmax, glu, rope } = normalize;
     const { convTranspose, pool } = spatial;
+    const { causalConv, ssmScan, gatedDelta } = recurrent;
     const { qkvStore, denseAttention, copyKvBlock } = attention;
     const createKvCache = (spec: KvSpec, blocks: number, blockSize: number) => {
       const cache = new attention.ReferenceKvCache(spec, blocks, blockSize, this.#release);
@@ -78,6 +80,9 @@ export class ReferenceBackend implements Backend {
             rope,
             convTranspose,
             pool,
+            causalConv,
+            ssmScan,
+            gatedDelta,
             qkvStore,
             denseAttention,
             createKvCache,
