@@ -1,76 +1,48 @@
-import type { Activation, GluOptions } from '../../core/backend.ts';
+/** Layers of routed experts: a router, the experts it chooses, and those that every row passes. */
+import type { Activation } from '../../core/backend.ts';
 import type { Mixer } from '../../core/model.ts';
-import { addInto, binaryInto, glu, linear, linearExperts, matmul, reduce, softmax, topk } from '../../core/ops.ts';
-import type { Weight } from '../../core/weight.ts';
-import type { SourceTensor, Weights } from '../../core/weights.ts';
-import { checkShape, projection } from './linear.ts';
+import { addInto, linear, mulInto, unaryInto } from '../../core/ops.ts';
+import type { Weights } from '../../core/weights.ts';
+import type { ExpertsSpec } from './experts.ts';
+import { routedExperts } from './experts.ts';
+import { projection } from './linear.ts';
+import { gatedMlp } from './mlp.ts';
+import type { Routing } from './router.ts';
+import { router } from './router.ts';
 
-export interface MoeSpec {
-  readonly hidden: number;
-  /** Of one expert. */
-  readonly intermediate: number;
-  readonly experts: number;
-  readonly topK: number;
-  /** Scales the weights of the chosen experts to a sum of one. */
-  readonly renormalize: boolean;
+export interface MoeSpec extends Routing, Omit<ExpertsSpec, 'glu'> {
+  /** Of plain gated experts, in place of `glu`. */
   readonly activation: Activation;
+  readonly glu?: ExpertsSpec['glu'] | undefined;
+  /** Name of the router's matrix, without `.weight`; `gate` when absent. */
+  readonly gate?: string | undefined;
+  /** Whether the router has a bias; it has none when absent. */
+  readonly gateBias?: boolean | undefined;
+  /** Where the experts lie; `experts` when absent, the cursor itself when empty. */
+  readonly at?: string | undefined;
+  /** A gated MLP beside the experts; `gated` names a row whose sigmoid weighs it. */
+  readonly shared?: {
+    readonly name: string;
+    readonly intermediate: number;
+    readonly gated?: string | undefined;
+    readonly bias?: boolean | undefined;
+  };
 }
 
-/** Gated MLPs of which each row takes the `topK` likeliest, by a softmax over all. Routing stays on the device. */
+/** `x → Σ weight · expert(x) (+ shared(x))`. Only chosen experts are computed. */
 export function moe(w: Weights, m: MoeSpec): Mixer {
-  const { experts, topK, renormalize } = m;
-  const router = projection(w, [{ name: 'gate', rows: experts }], m.hidden, false);
-  const { input, output } = expertWeights(w.at('experts'), m);
-  const gate: GluOptions = { activation: m.activation };
-  return (x, _s, residual) => {
-    const rows = x.shape[0]!;
-    const { values, indices } = topk(softmax(linear(x, router.weight)), topK);
-    if (renormalize) binaryInto('div', values, reduce('sum', values, 1));
-    const inner = glu(linearExperts(x, input, indices, experts), gate);
-    const y = linearExperts(inner, output, indices, experts);
-    const mixed = matmul(values.reshape([rows, 1, topK]), y.reshape([rows, topK, m.hidden])).reshape([rows, m.hidden]);
-    return residual ? addInto(residual, mixed) : mixed;
-  };
-}
-
-/** Gate above up for each expert, one expert below the other, from whichever of three layouts the checkpoint has. */
-function expertWeights(w: Weights, m: MoeSpec): { readonly input: Weight; readonly output: Weight } {
-  const { hidden, intermediate, experts } = m;
-  const each = <T>(make: (e: number) => T) => Array.from({ length: experts }, (_, e) => make(e));
-  const part = (name: string, rows: number, width: number): SourceTensor => {
-    checkShape(w, name, rows, width);
-    return w.source(name);
-  };
-  const whole = (input: readonly SourceTensor[], output: readonly SourceTensor[]) => ({
-    input: w.matrixOf(input, [2 * experts * intermediate, hidden], `${w.path}gate_up_proj`),
-    output: w.matrixOf(output, [experts * hidden, intermediate], `${w.path}down_proj`),
-  });
-  const outRows = experts * hidden;
-  if (w.has('gate_up_proj')) {
-    return whole(
-      [part('gate_up_proj', 2 * experts * intermediate, hidden)],
-      [part('down_proj', outRows, intermediate)],
-    );
-  }
-  if (w.has('gate_proj.weight')) {
-    const gate = part('gate_proj.weight', experts * intermediate, hidden);
-    const up = part('up_proj.weight', experts * intermediate, hidden);
-    const pairs = each((e) => [slab(gate, e, intermediate, hidden), slab(up, e, intermediate, hidden)]);
-    return whole(pairs.flat(), [part('down_proj.weight', outRows, intermediate)]);
-  }
-  const pairs = each((e) => ['gate_proj', 'up_proj'].map((n) => part(`${e}.${n}.weight`, intermediate, hidden)));
-  return whole(
-    pairs.flat(),
-    each((e) => part(`${e}.down_proj.weight`, hidden, intermediate)),
-  );
-}
-
-/** One of equally large matrices that a tensor holds below one another. */
-function slab(t: SourceTensor, index: number, rows: number, width: number): SourceTensor {
-  return {
-    ...t,
-    name: `${t.name}[${index}]`,
-    shape: [rows, width],
-    readRows: (first, n, target) => t.readRows(index * rows + first, n, target),
+  const { hidden, activation, shared: s } = m;
+  const route = router(projection(w, [{ name: m.gate ?? 'gate', rows: m.experts }], hidden, m.gateBias ?? false), m);
+  const experts = routedExperts(m.at === '' ? w : w.at(m.at ?? 'experts'), { ...m, glu: m.glu ?? { activation } });
+  const shared =
+    s && gatedMlp(w.at(s.name), { hidden, activation, intermediate: s.intermediate, bias: s.bias ?? false });
+  const weigher = s?.gated === undefined ? undefined : projection(w, [{ name: s.gated, rows: 1 }], hidden, false);
+  return (x, step, residual) => {
+    const routed = experts(x, route(x));
+    const out = residual ? addInto(residual, routed) : routed;
+    if (!shared) return out;
+    if (!weigher) return shared(x, step, out);
+    const own = shared(x, step);
+    return addInto(out, mulInto(own, unaryInto('sigmoid', linear(x, weigher.weight))));
   };
 }

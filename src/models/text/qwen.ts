@@ -80,6 +80,7 @@ export const qwen3Moe = textArch(
           intermediate: c.moe_intermediate_size,
           experts: c.num_experts,
           topK: c.num_experts_per_tok,
+          scores: 'softmax',
           renormalize: c.norm_topk_prob,
           activation: c.hidden_act,
         });

@@ -1,0 +1,70 @@
+/** Tensors of a checkpoint seen differently: cut, transposed. Nothing is read before rows are asked for. */
+import { UnsupportedError } from './errors.ts';
+import type { SourceTensor } from './weights.ts';
+
+/** One of equally large matrices that a tensor holds below one another. */
+export function slab(t: SourceTensor, index: number, rows: number, width: number): SourceTensor {
+  return rowRange(t, index * rows, rows, width, `${t.name}[${index}]`);
+}
+
+/** Rows `[first, first + rows)` of a tensor of rows of `width`. */
+export function rowRange(t: SourceTensor, first: number, rows: number, width: number, name = t.name): SourceTensor {
+  return {
+    ...t,
+    name,
+    shape: [rows, width],
+    readRows: (from, n, target) => t.readRows(first + from, n, target),
+  };
+}
+
+/**
+ * A tensor `[count, rows, columns]` as `[count * columns, rows]`: every matrix transposed. One matrix at a time is held in
+ * memory while rows of it are read, so they should be asked for in order.
+ * @throws UnsupportedError for formats of blocks, whose elements cannot be moved one by one.
+ */
+export function transposed(t: SourceTensor, count: number, rows: number, columns: number): SourceTensor {
+  const { blockSize, blockBytes: size } = t.type;
+  if (blockSize !== 1) {
+    throw new UnsupportedError(`tensor "${t.name}": expected unquantized values to transpose, got ${t.type.name}`, {
+      feature: `transposed ${t.type.name}`,
+    });
+  }
+  let held: { readonly index: number; readonly bytes: Uint8Array } | undefined;
+  const matrix = async (index: number): Promise<Uint8Array> => {
+    if (held?.index === index) return held.bytes;
+    const bytes = new Uint8Array(rows * columns * size);
+    await t.readRows(index * rows, rows, bytes);
+    held = { index, bytes };
+    return bytes;
+  };
+  return {
+    ...t,
+    shape: [count * columns, rows],
+    async readRows(first, n, target) {
+      for (let at = first; at < first + n; ) {
+        const index = Math.floor(at / columns);
+        const end = Math.min(first + n, (index + 1) * columns);
+        const from = await matrix(index);
+        if (end === (index + 1) * columns) held = undefined;
+        for (; at < end; at++) column(from, at % columns, columns, target, (at - first) * rows, rows, size);
+      }
+    },
+  };
+}
+
+/** Copies a column of elements of `size` bytes to element `to` of the target. */
+function column(
+  from: Uint8Array,
+  at: number,
+  columns: number,
+  target: Uint8Array,
+  to: number,
+  rows: number,
+  size: number,
+): void {
+  for (let r = 0; r < rows; r++) {
+    const source = (r * columns + at) * size;
+    const goal = (to + r) * size;
+    for (let b = 0; b < size; b++) target[goal + b] = from[source + b]!;
+  }
+}
