@@ -20,6 +20,7 @@ export function resolveOptions(options: LoadOptions, platform: Platform): Resolv
     revision: options.hfRevision,
     tokenSource: options.tokenSource as TokenSource | undefined,
     cacheDir: options.hfCachePath,
+    endpoint: options.hfEndpoint,
     offline: options.offline,
     signal: options.signal,
     onProgress:

@@ -12,6 +12,7 @@ export type {
   CompletionStream,
   Modality,
   ModelInfo,
+  ModelMemory,
   Prompt,
   RawResponse,
   TokenizeOptions,

@@ -35,7 +35,7 @@ import { dequantizeInto } from './quant/index.ts';
  */
 export async function loadModel(spec: ModelSpec, options: LoadOptions = {}): Promise<Model> {
   checkLoadOptions(options);
-  const platform = await detectPlatform();
+  const platform = await detectPlatform({ opfs: options.hfCachePath !== undefined });
   const releases = new Releases();
   try {
     return await load(spec, options, platform, releases);
@@ -111,6 +111,7 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
     text,
     defaults,
     warn: (message) => log('warn', message),
+    memory: () => backend.memory(),
     dispose: () => releases.run(),
   });
 }

@@ -46,6 +46,11 @@ export class FormatError extends ModelLoadError {
   static override readonly kind: string = 'FormatError';
 }
 
+/** The cache has no room for a download: the disk, or a browser's quota for the site, is full. */
+export class StorageError extends ModelLoadError {
+  static override readonly kind: string = 'StorageError';
+}
+
 /** A checkpoint lacks a tensor, or holds it in another shape. */
 export class WeightError extends ModelLoadError {
   static override readonly kind: string = 'WeightError';

@@ -60,11 +60,14 @@ export interface Platform {
   writeFile(path: string, data: string | Uint8Array): Promise<void>;
   /** Opens for writing at positions, keeping what is there, and makes missing folders. */
   openWriter(path: string): Promise<FileWriter>;
+  /** Moves a file; one that is there already gives way. */
   rename(from: string, to: string): Promise<void>;
   /** Removes a file; does nothing when it is absent. */
   remove(path: string): Promise<void>;
   /** Makes `path` refer to the file `target` by a relative symbolic link, or by a copy where links are not allowed. */
   link(target: string, path: string): Promise<void>;
+  /** Bytes that may still be written at a path (a folder that need not exist yet), where the runtime can tell. */
+  freeSpace(path: string): Promise<number | undefined>;
   /** An absolute path without links, where the runtime can tell. */
   realPath(path: string): Promise<string>;
   hasher(algorithm: 'sha1' | 'sha256'): Promise<Hasher>;

@@ -2,11 +2,14 @@
 import type { Platform } from '../core/platform.ts';
 import { webPlatform } from './web.ts';
 
-/** The platform of the current runtime: Node, Deno and Bun have files, anything else is treated as a browser. */
-export async function detectPlatform(): Promise<Platform> {
+/**
+ * The platform of the current runtime: Node, Deno and Bun have files, anything else is treated as a browser, whose files
+ * are those of the origin's private file system when `opfs` asks for them.
+ */
+export async function detectPlatform({ opfs = false }: { readonly opfs?: boolean } = {}): Promise<Platform> {
   const versions = (globalThis as { process?: { versions?: Record<string, string | undefined> } }).process?.versions;
   const server = versions?.['node'] !== undefined || 'Deno' in globalThis || 'Bun' in globalThis;
-  if (!server) return webPlatform();
+  if (!server) return opfs ? (await import('./opfs.ts')).opfsPlatform(webPlatform()) : webPlatform();
   const { nodePlatform } = await import('./node.ts');
   return nodePlatform();
 }

@@ -1,11 +1,11 @@
 /** The platform of Node, Deno and Bun, over the `node:` modules that all three have. Loaded by `detect.ts` only. */
 import { createHash } from 'node:crypto';
 import * as fs from 'node:fs';
-import { copyFile, mkdir, readdir, realpath, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, realpath, rename, rm, stat, statfs, symlink, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus, freemem, homedir, totalmem } from 'node:os';
 import { dirname, relative } from 'node:path';
 import { isatty } from 'node:tty';
-import { FormatError, ModelLoadError, messageOf } from '../core/errors.ts';
+import { FormatError, ModelLoadError, messageOf, StorageError } from '../core/errors.ts';
 import type { DirEntry, FileWriter, MemoryInfo, PathInfo, Platform, Runtime } from '../core/platform.ts';
 import { FileSource, fileWriter } from './nodeFile.ts';
 import { nodeGpu } from './nodeGpu.ts';
@@ -25,6 +25,7 @@ export function nodePlatform(): Platform {
     rename: (from, to) => wrap(from, rename(from, to)),
     remove: (path) => wrap(path, rm(path, { force: true })),
     link,
+    freeSpace,
     realPath: (path) => wrap(path, realpath(path)),
     hasher: async (algorithm) => {
       const hash = createHash(algorithm);
@@ -123,6 +124,17 @@ async function link(target: string, path: string): Promise<void> {
   }
 }
 
+async function freeSpace(path: string): Promise<number | undefined> {
+  try {
+    const { bavail, bsize } = await statfs(path);
+    return bavail * bsize;
+  } catch (error) {
+    // A folder that is yet to be made will lie where its parent does.
+    const parent = dirname(path);
+    return codeOf(error) === 'ENOENT' && parent !== path ? freeSpace(parent) : undefined;
+  }
+}
+
 function homeDir(): string | undefined {
   try {
     return homedir();
@@ -167,7 +179,7 @@ function fileError(path: string, error: unknown): ModelLoadError {
   const code = codeOf(error);
   if (code === 'ENOENT') return new ModelLoadError(`${path}: no such file or folder`, { cause: error });
   if (code === 'EACCES' || code === 'EPERM') return new ModelLoadError(`${path}: permission denied`, { cause: error });
-  if (code === 'ENOSPC') return new ModelLoadError(`${path}: no space left on the disk`, { cause: error });
+  if (code === 'ENOSPC') return new StorageError(`${path}: no space left on the disk`, { cause: error });
   return new ModelLoadError(`${path}: ${messageOf(error)}`, { cause: error });
 }
 

@@ -1,6 +1,6 @@
 /** Positional reads and writes over file descriptors. */
 import * as fs from 'node:fs';
-import { FormatError, ModelLoadError, messageOf } from '../core/errors.ts';
+import { FormatError, ModelLoadError, messageOf, StorageError } from '../core/errors.ts';
 import { checkRange } from '../core/io/range.ts';
 import type { ByteSource } from '../core/io/source.ts';
 import type { FileWriter } from '../core/platform.ts';
@@ -59,10 +59,10 @@ export class FileSource implements ByteSource {
 /** A `FileWriter` over a descriptor, which it owns. */
 export function fileWriter(path: string, fd: number): FileWriter {
   const fail = (error: unknown): ModelLoadError => {
-    const full = (error as { code?: string }).code === 'ENOSPC';
-    return new ModelLoadError(full ? `${path}: no space left on the disk` : `${path}: ${messageOf(error)}`, {
-      cause: error,
-    });
+    if ((error as { code?: string }).code === 'ENOSPC') {
+      return new StorageError(`${path}: no space left on the disk`, { cause: error });
+    }
+    return new ModelLoadError(`${path}: ${messageOf(error)}`, { cause: error });
   };
   return {
     size: fs.fstatSync(fd).size,

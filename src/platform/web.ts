@@ -13,9 +13,6 @@ export function webPlatform(): Platform {
       feature: 'files',
     });
   };
-  const hasher = async (): Promise<never> => {
-    throw new UnsupportedError('running digests: web-standard globals have none', { feature: 'hasher' });
-  };
   return {
     runtime: 'browser',
     hasFiles: false,
@@ -29,8 +26,9 @@ export function webPlatform(): Platform {
     rename: refuse,
     remove: refuse,
     link: refuse,
+    freeSpace: refuse,
     realPath: refuse,
-    hasher,
+    hasher: async (algorithm) => (await import('./sha.ts')).shaHasher(algorithm),
     env: () => undefined,
     homeDir: () => undefined,
     hardwareConcurrency: () => globalThis.navigator?.hardwareConcurrency ?? 1,

@@ -119,7 +119,9 @@ describe('dispose', () => {
       })(),
     ];
     const outcomes = Promise.allSettled(calls);
+    expect(own.memory().persistent).toBeGreaterThan(0);
     const disposals = [own.dispose(), own.dispose(), own[Symbol.asyncDispose]()];
+    expect(own.memory()).toEqual({ persistent: 0, arena: 0 });
     for (const outcome of await outcomes) {
       expect(outcome.status).toBe('rejected');
       expect((outcome as PromiseRejectedResult).reason).toBeInstanceOf(api.ChannelError);

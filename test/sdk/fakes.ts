@@ -214,6 +214,7 @@ export function fakeModel(
     text,
     defaults: options.defaults,
     warn: (m) => warnings.push(m),
+    memory: () => ({ persistent: 3, arena: 4 }),
     dispose: async () => engine.dispose(),
   });
   return { model, runner, warnings };

@@ -20,6 +20,7 @@ describe('model builders', () => {
     ['withTokenSource', ['none'], { tokenSource: 'none' }],
     ['withHfRevision', ['main'], { hfRevision: 'main' }],
     ['withHfCachePath', ['/c'], { hfCachePath: '/c' }],
+    ['withHfEndpoint', ['https://hub.example'], { hfEndpoint: 'https://hub.example' }],
     ['withOffline', [], { offline: true }],
     ['withChatTemplate', ['t'], { chatTemplate: 't' }],
     ['withJinjaExplicit', ['t.jinja'], { jinjaExplicit: 't.jinja' }],

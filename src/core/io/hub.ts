@@ -3,7 +3,7 @@
  * by hash), `snapshots/<commit>` (links into blobs) and `refs` (revision → commit). Without files, repositories are read
  * over HTTP.
  */
-import { ConfigError, ModelLoadError } from '../errors.ts';
+import { ConfigError, ModelLoadError, StorageError } from '../errors.ts';
 import type { Platform } from '../platform.ts';
 import type { ModelFolder } from './folder.ts';
 import { listFiles } from './folder.ts';
@@ -69,7 +69,7 @@ export async function openHubRepo(id: string, options: HubOptions): Promise<Mode
     ...options,
     headers: {
       // Browsers name themselves, and would ask the server first whether we may.
-      ...(platform.hasFiles ? { 'User-Agent': 'tramontane' } : {}),
+      ...(platform.runtime === 'browser' ? {} : { 'User-Agent': 'tramontane' }),
       ...(token === undefined ? {} : { Authorization: `Bearer ${token}` }),
     },
   };
@@ -156,6 +156,7 @@ async function fetchFiles(
   const blobs = new Map(missing.map((file) => [file.etag, file]));
   const done = new Map<string, number>();
   const total = [...blobs.values()].reduce((sum, file) => sum + file.size, 0);
+  await checkRoom(repo, root, platform, [...blobs.values()]);
   let told = 0;
   const tell = (file: HubFile, bytes: number): void => {
     done.set(file.etag, bytes);
@@ -196,6 +197,26 @@ async function fetchFiles(
     signal?.removeEventListener('abort', forward);
   }
   for (const file of missing) await platform.link(joinPath(root, 'blobs', file.etag), joinPath(folder, file.path));
+}
+
+/** Throws `StorageError` when what is missing cannot find room, before any of it is fetched. */
+async function checkRoom(repo: RepoAt, root: string, platform: Platform, files: readonly HubFile[]): Promise<void> {
+  let needed = 0;
+  for (const { etag, size } of files) {
+    const path = joinPath(root, 'blobs', etag);
+    const there = (await platform.stat(path)) ?? (await platform.stat(`${path}.incomplete`));
+    needed += Math.max(0, size - (there?.size ?? 0));
+  }
+  const free = needed === 0 ? undefined : await platform.freeSpace(root);
+  if (free === undefined || needed <= free) return;
+  throw new StorageError(
+    `${repo.id}: expected room for ${megabytes(needed)} MB in the cache, got ${megabytes(free)} MB; ` +
+      `make room at ${root}${platform.runtime === 'browser' ? ' (or in the quota of this site), or load without a cache' : ''}`,
+  );
+}
+
+function megabytes(bytes: number): string {
+  return (bytes / 1e6).toFixed(1);
 }
 
 /** Waits for all; at the first error stops the others, and rejects with that error once they have ended. */

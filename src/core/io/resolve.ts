@@ -1,5 +1,5 @@
 /** From what a user names — a folder, a file, a hub id — to the files of a model. */
-import { ModelLoadError, UnsupportedError } from '../errors.ts';
+import { ModelLoadError, StorageError, UnsupportedError } from '../errors.ts';
 import type { Platform } from '../platform.ts';
 import type { ModelAssets } from './assets.ts';
 import { ASSET_NAMES, assetNames, modelAssets, readTextFile } from './assets.ts';
@@ -72,7 +72,7 @@ async function findFolder(input: string | ModelFolder, options: ResolveOptions):
     try {
       return { folder: await openHubRepo(input, options) };
     } catch (error) {
-      if (!platform.hasFiles || !(error instanceof ModelLoadError)) throw error;
+      if (!platform.hasFiles || !(error instanceof ModelLoadError) || error instanceof StorageError) throw error;
       throw new ModelLoadError(`model ${JSON.stringify(input)}: no such folder here; as a hub id: ${error.message}`, {
         cause: error,
       });

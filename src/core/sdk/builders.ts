@@ -61,8 +61,14 @@ export class LoadOptionsBuilder {
     return this.set({ hfRevision: revision });
   }
 
+  /** In browsers: a folder of the origin's private file system. */
   withHfCachePath(path: string): this {
     return this.set({ hfCachePath: path });
+  }
+
+  /** Address of the hub, instead of `HF_ENDPOINT`. */
+  withHfEndpoint(url: string): this {
+    return this.set({ hfEndpoint: url });
   }
 
   withOffline(offline = true): this {

@@ -71,7 +71,16 @@ export interface ModelParts {
   readonly text?: ModelText | undefined;
   readonly defaults?: GenerationDefaults | undefined;
   readonly warn?: ((message: string) => void) | undefined;
+  memory(): ModelMemory;
   dispose(): Promise<void>;
+}
+
+/** Bytes that a model holds on its device. */
+export interface ModelMemory {
+  /** Weights and key/value cache. */
+  readonly persistent: number;
+  /** Intermediate results of a step. */
+  readonly arena: number;
 }
 
 export type ChatStream = ResponseStream<ChatStreamResponse, ChatCompletionResponse>;
@@ -254,6 +263,12 @@ export class Model {
   engineStats(options: CallOptions = {}): EngineStats {
     this.#select(options);
     return this.#parts.engine.stats();
+  }
+
+  /** Bytes held now; nothing after `dispose`. */
+  memory(options: CallOptions = {}): ModelMemory {
+    this.#select(options);
+    return this.#disposed ? { persistent: 0, arena: 0 } : this.#parts.memory();
   }
 
   /** Stops the engine and returns all memory; calls that wait reject with `ChannelError`. */

@@ -63,7 +63,13 @@ export interface LoadOptions {
   readonly tokModelId?: string | undefined;
   readonly tokenSource?: TokenSource | undefined;
   readonly hfRevision?: string | undefined;
+  /**
+   * Folder of the cache, instead of `HF_HUB_CACHE`. In browsers it lies in the origin's private file system, and without
+   * this option nothing is cached there: weights are read straight from the hub.
+   */
   readonly hfCachePath?: string | undefined;
+  /** Address of the hub, instead of `HF_ENDPOINT`. */
+  readonly hfEndpoint?: string | undefined;
   /** Never asks the network. */
   readonly offline?: boolean | undefined;
 
@@ -111,6 +117,7 @@ const KNOWN: ReadonlySet<string> = new Set<keyof LoadOptions>([
   'tokenSource',
   'hfRevision',
   'hfCachePath',
+  'hfEndpoint',
   'offline',
   'chatTemplate',
   'jinjaExplicit',
