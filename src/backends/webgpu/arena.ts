@@ -78,6 +78,11 @@ export class GpuArena {
     return this.#remember(place, [...shape], dtype);
   }
 
+  /** Takes back what was taken outside of any scope. */
+  settle(): void {
+    if (this.#depth === 0) this.#next = 0;
+  }
+
   /** Returns all buffers; no scope may be open. */
   dispose(): void {
     for (const { storage } of this.#places) this.#host.retire(storage);

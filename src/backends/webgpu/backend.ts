@@ -36,7 +36,8 @@ export class WebGpuBackend implements Backend {
     const host: OpHost = {
       gpu,
       recorder: this.#recorder,
-      scratch: (rows, width) => this.allocRows(rows, width),
+      scratch: (rows, width) => this.#arena.rows(rows, width),
+      integers: (count) => this.#arena.take([count], 'i32'),
       create: (bytes, label) => this.#create(bytes, label),
       release: (storage) => this.#release(storage),
     };
@@ -97,16 +98,19 @@ export class WebGpuBackend implements Backend {
 
   read(t: Tensor): Promise<TypedArray> {
     this.#check();
+    this.#arena.settle();
     return this.#readback.read(t, false);
   }
 
   view(t: Tensor): Promise<TypedArray> {
     this.#check();
+    this.#arena.settle();
     return this.#readback.read(t, true);
   }
 
   flush(): Promise<void> {
     this.#check();
+    this.#arena.settle();
     return this.#readback.finish();
   }
 

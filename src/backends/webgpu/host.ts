@@ -8,8 +8,10 @@ import type { GpuStorage } from './storage.ts';
 export interface OpHost {
   readonly gpu: GpuDevice;
   readonly recorder: Recorder;
-  /** Scratch memory `[rows, width]` in f32 that lives until the scope ends. */
+  /** Scratch memory `[rows, width]` in f32 that lives until the scope ends (outside of scopes, until the step ends). */
   scratch(rows: number, width: number): Tensor;
+  /** The same for `count` integers. */
+  integers(count: number): Tensor;
   /** A buffer of its own, for weights and caches; `release` it when done. */
   create(bytes: number, label: string): GpuStorage;
   release(storage: GpuStorage): void;

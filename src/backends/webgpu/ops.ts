@@ -1,6 +1,9 @@
 import type { Ops, RawWeight, WeightData } from '../../core/backend.ts';
 import type { OpHost } from './host.ts';
 import { elementwiseOps } from './ops/elementwise.ts';
+import { layoutOps } from './ops/layout.ts';
+import { reduceOps } from './ops/reduce.ts';
+import { spatialOps } from './ops/spatial.ts';
 
 /** Every op of the back-end, and the loader of the weights that they take. */
 export function createOps(host: OpHost): {
@@ -10,6 +13,9 @@ export function createOps(host: OpHost): {
   return {
     ops: {
       ...elementwiseOps(host),
+      ...layoutOps(host, () => {}),
+      ...reduceOps(host),
+      ...spatialOps(host),
     } as unknown as Ops,
     loadWeight: () => Promise.reject(new Error('not yet')),
   };
