@@ -33,6 +33,11 @@ export interface KvSpec {
   readonly kvHeads: number;
   readonly keyDim: number;
   readonly valueDim: number;
+  /**
+   * Values are the first `valueDim` entries of the keys, as in multi-head latent attention: only keys are stored.
+   * `qkvStore` then takes rows without values, `[(heads + kvHeads) * headDim]`.
+   */
+  readonly valuesInKeys?: boolean | undefined;
   /** `f16`: two bytes an element, in half precision or another form that is as good. */
   readonly dtype: 'f32' | 'f16';
 }
@@ -161,8 +166,12 @@ export interface RopeOptions {
   readonly interleaved: boolean;
 }
 
-/** How a fused q/k/v row `[(heads + kvHeads) * headDim + kvHeads * valueDim]` becomes queries and cache entries. */
+/**
+ * How a fused q/k/v row `[(heads + kvHeads) * headDim + kvHeads * valueDim]` becomes queries and cache entries; the row
+ * ends with the keys where the cache finds its values in them.
+ */
 export interface QkvOptions {
+  /** 0: there are no queries, only keys and values to store. */
   readonly heads: number;
   readonly kvHeads: number;
   readonly headDim: number;
@@ -326,7 +335,8 @@ export interface OptionalOps {
   glu(out: Tensor, x: Tensor, options: GluOptions): void;
   /** In place on `x` `[rows, heads * headDim]`. `cosSin` is `[rows, rotaryDim]`: cosines, then sines. */
   rope(x: Tensor, cosSin: Tensor, options: RopeOptions): void;
-  createKvCache(spec: KvSpec, blocks: number, blockSize: number): KvCache;
+  /** `undefined` where the back-end has no layout for the spec: attention is then composed. */
+  createKvCache(spec: KvSpec, blocks: number, blockSize: number): KvCache | undefined;
   /** Copies one block of a cache over another (copy-on-write of shared prefixes). */
   copyKvBlock(cache: KvCache, from: number, to: number): void;
   /** Norms, rotates and splits: queries go to `q` `[rows, heads * headDim]`, keys and values into the cache. */

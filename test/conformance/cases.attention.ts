@@ -34,6 +34,8 @@ interface Paged {
   readonly window: number | undefined;
   readonly softcap: number | undefined;
   readonly sinks: boolean;
+  /** Values are the first entries of the keys, and queries do not come with the keys. */
+  readonly latent: boolean;
   /** Moves the first block of the first sequence between the two steps. */
   readonly copied: boolean;
 }
@@ -51,20 +53,28 @@ const paged = (past: number, rows: number, dtype: 'f32' | 'f16'): fc.Arbitrary<P
     window: fc.option(fc.integer({ min: 1, max: 40 }), { nil: undefined }),
     softcap: fc.option(fc.constantFrom(2, 30), { nil: undefined }),
     sinks: fc.boolean(),
+    latent: fc.constant(false),
     copied: fc.boolean(),
   });
 
 /** Stores the past in one step and the rows in a second one, then attends. */
 function runPaged(e: Environment, p: Paged): Tensor[] {
   const { kvHeads, group, headDim } = p.geometry;
-  const valueDim = p.geometry.sameDim ? headDim : p.geometry.valueDim;
+  const { latent: valuesInKeys } = p;
+  const ownDim = p.geometry.sameDim ? headDim : p.geometry.valueDim;
+  const valueDim = valuesInKeys ? Math.min(headDim, ownDim) : ownDim;
   const heads = kvHeads * group;
   const blocksOf = (s: SequenceSpec) => Math.ceil((s.past + s.rows) / p.blockSize);
   const total = p.sequences.reduce((n, s) => n + blocksOf(s), 1);
   const order = e.random.shuffled(total);
   const tables = p.sequences.map((s) => order.splice(0, blocksOf(s)));
   const cache = e.keep(
-    ops.createKvCache(e.backend, { kvHeads, keyDim: headDim, valueDim, dtype: p.dtype }, total, p.blockSize),
+    ops.createKvCache(
+      e.backend,
+      { kvHeads, keyDim: headDim, valueDim, valuesInKeys, dtype: p.dtype },
+      total,
+      p.blockSize,
+    ),
   );
   const rotaryDim = p.rope === 'partial' ? 2 * Math.ceil(headDim / 4) : headDim;
   const rope = p.rope === 'none' ? undefined : { headDim, rotaryDim, interleaved: p.rope === 'pairs' };
@@ -77,8 +87,11 @@ function runPaged(e: Environment, p: Paged): Tensor[] {
   };
   const store = (steps: readonly SequenceSpec[]) => {
     const batch = e.batch(steps, p.blockSize, tables);
-    const qkv = e.normal([batch.rows, (heads + kvHeads) * headDim + kvHeads * valueDim]);
-    return { batch, q: ops.qkvStore(qkv, rope && e.normal([batch.rows, rotaryDim]), cache, batch, options) };
+    const cosSin = rope && e.normal([batch.rows, rotaryDim]);
+    const fused = { ...options, heads: valuesInKeys ? 0 : heads };
+    const width = (fused.heads + kvHeads) * headDim + (valuesInKeys ? 0 : kvHeads * valueDim);
+    const stored = ops.qkvStore(e.normal([batch.rows, width]), cosSin, cache, batch, fused);
+    return { batch, q: valuesInKeys ? e.normal([batch.rows, heads * headDim]) : stored };
   };
   store(p.sequences.map((s) => ({ past: 0, rows: s.past })));
   const [first, spare] = [tables[0]?.[0], order[0]];
@@ -93,6 +106,10 @@ function runPaged(e: Environment, p: Paged): Tensor[] {
   });
   return [q, out];
 }
+
+/** One or more heads of latent attention. */
+const latent = (past: number, rows: number, dtype: 'f32' | 'f16') =>
+  paged(past, rows, dtype).map((p): Paged => ({ ...p, latent: true }));
 
 /** Contexts long enough to be cut into pieces. */
 const long = (dtype: 'f32' | 'f16') =>
@@ -114,6 +131,8 @@ export const attentionCases: readonly Case[] = [
       define('attention', `prefill, ${dtype}`, paged(20, 40, dtype), runPaged, bound),
       define('attention', `mixed, ${dtype}`, paged(70, 5, dtype), runPaged, bound),
       define('attention', `long, ${dtype}`, long(dtype), runPaged, bound),
+      define('attention', `values in keys, decode, ${dtype}`, latent(150, 1, dtype), runPaged, bound),
+      define('attention', `values in keys, prefill, ${dtype}`, latent(70, 20, dtype), runPaged, bound),
     ];
   }),
   define(

@@ -13,7 +13,10 @@ import { dot } from './linear.ts';
 import { floats } from './memory.ts';
 import { normalizeRow, rotate, softmaxInPlace } from './normalize.ts';
 
-/** Keys and values by slot: `[blocks * blockSize, kvHeads * dim]`, already rounded to the type of the cache. */
+/**
+ * Keys and values by slot: `[blocks * blockSize, kvHeads * dim]`, already rounded to the type of the cache. Where values lie
+ * in the keys, `values` is the same array.
+ */
 export class ReferenceKvCache implements KvCache {
   readonly spec: KvSpec;
   readonly blocks: number;
@@ -27,12 +30,12 @@ export class ReferenceKvCache implements KvCache {
     this.blocks = blocks;
     this.blockSize = blockSize;
     this.keys = new Float32Array(blocks * blockSize * spec.kvHeads * spec.keyDim);
-    this.values = new Float32Array(blocks * blockSize * spec.kvHeads * spec.valueDim);
+    this.values = spec.valuesInKeys ? this.keys : new Float32Array(blocks * blockSize * spec.kvHeads * spec.valueDim);
     this.#release = release;
   }
 
   get bytes(): number {
-    return this.keys.byteLength + this.values.byteLength;
+    return this.keys.byteLength + (this.spec.valuesInKeys ? 0 : this.values.byteLength);
   }
 
   dispose(): void {
@@ -42,7 +45,7 @@ export class ReferenceKvCache implements KvCache {
 
 export function copyKvBlock(cache: KvCache, from: number, to: number): void {
   const { keys, values, blocks } = cache as ReferenceKvCache;
-  for (const data of [keys, values]) {
+  for (const data of keys === values ? [keys] : [keys, values]) {
     const size = data.length / blocks;
     data.copyWithin(to * size, from * size, (from + 1) * size);
   }
@@ -74,13 +77,15 @@ export function qkvStore(
     }
     queries.set(row.subarray(0, heads * headDim), r * heads * headDim);
     keys.set(row.subarray(heads * headDim, (heads + kvHeads) * headDim).map(stored), slot * kvHeads * headDim);
-    values.set(row.subarray((heads + kvHeads) * headDim).map(stored), slot * kvHeads * valueDim);
+    if (!spec.valuesInKeys)
+      values.set(row.subarray((heads + kvHeads) * headDim).map(stored), slot * kvHeads * valueDim);
   }
 }
 
 export function attention(out: Tensor, q: Tensor, cache: KvCache, batch: Batch, options: AttentionOptions): void {
   const { heads, kvHeads, headDim, valueDim, scale, window = Infinity, softcap, sinks } = options;
-  const { keys, values, blockSize } = cache as ReferenceKvCache;
+  const { keys, values, blockSize, spec } = cache as ReferenceKvCache;
+  const valueStride = spec.valuesInKeys ? headDim : valueDim;
   const { seqStart, kvLen, blockTable } = batch.host;
   const queries = floats(q);
   const to = floats(out);
@@ -106,7 +111,7 @@ export function attention(out: Tensor, q: Tensor, cache: KvCache, batch: Batch, 
         for (let d = 0; d < valueDim; d++) {
           let total = 0;
           for (let p = first; p <= last; p++) {
-            total += weights[p - first]! * values[(slotOf(p) * kvHeads + kvHead) * valueDim + d]!;
+            total += weights[p - first]! * values[(slotOf(p) * kvHeads + kvHead) * valueStride + d]!;
           }
           to[(r * heads + h) * valueDim + d] = total;
         }

@@ -16,29 +16,31 @@ import { norm, rope, softmax } from '../ops/normalize.ts';
 import type { Tensor } from '../tensor.ts';
 import { copy, fill, iota, LOWEST } from './basics.ts';
 
-/** Keys and values as `[blocks * blockSize, kvHeads * dim]`. */
+/** Keys and values as `[blocks * blockSize, kvHeads * dim]`; values may lie in the keys. */
 export class ComposedKvCache implements KvCache {
   readonly spec: KvSpec;
   readonly blocks: number;
   readonly blockSize: number;
   readonly keys: Tensor;
-  readonly values: Tensor;
+  readonly values: Tensor | undefined;
 
   constructor(backend: Backend, spec: KvSpec, blocks: number, blockSize: number) {
     this.spec = spec;
     this.blocks = blocks;
     this.blockSize = blockSize;
     this.keys = backend.persistent([blocks * blockSize, spec.kvHeads * spec.keyDim], spec.dtype);
-    this.values = backend.persistent([blocks * blockSize, spec.kvHeads * spec.valueDim], spec.dtype);
+    this.values = spec.valuesInKeys
+      ? undefined
+      : backend.persistent([blocks * blockSize, spec.kvHeads * spec.valueDim], spec.dtype);
   }
 
   get bytes(): number {
-    return this.keys.storage.bytes + this.values.storage.bytes;
+    return this.keys.storage.bytes + (this.values?.storage.bytes ?? 0);
   }
 
   dispose(): void {
     this.keys.dispose();
-    this.values.dispose();
+    this.values?.dispose();
   }
 }
 
@@ -47,8 +49,8 @@ export function composedCreateKvCache(backend: Backend, spec: KvSpec, blocks: nu
 }
 
 export function composedCopyKvBlock(cache: ComposedKvCache, from: number, to: number): void {
-  const { blockSize } = cache;
-  for (const t of [cache.keys, cache.values]) {
+  const { blockSize, keys, values } = cache;
+  for (const t of values ? [keys, values] : [keys]) {
     t.backend.ops.slice(t.rows(to * blockSize, (to + 1) * blockSize), t, 0, from * blockSize, 1);
   }
 }
@@ -73,9 +75,9 @@ export function composedQkvStore(
     };
     const store = (target: Tensor, x: Tensor) =>
       scatterRows(target, target.dtype === 'f32' ? x : cast(x, target.dtype), batch.slots);
-    copy(q, prepare(slice(qkv, 1, 0, keys), options.qNorm));
+    if (heads > 0) copy(q, prepare(slice(qkv, 1, 0, keys), options.qNorm));
     store(cache.keys, prepare(slice(qkv, 1, keys, values), options.kNorm));
-    store(cache.values, slice(qkv, 1, values, qkv.width));
+    if (cache.values) store(cache.values, slice(qkv, 1, values, qkv.width));
   });
 }
 
@@ -103,9 +105,17 @@ export function composedAttention(
         return rows.dtype === 'f32' ? rows : cast(rows, 'f32');
       };
       const mask = causalMask(backend, end - start, length, options.window);
-      attend(out.rows(start, end), q.rows(start, end), load(cache.keys), load(cache.values), mask, options);
+      const keys = load(cache.keys);
+      const values = cache.values ? load(cache.values) : firstEntries(keys, cache.spec);
+      attend(out.rows(start, end), q.rows(start, end), keys, values, mask, options);
     });
   }
+}
+
+/** The values that lie in the keys. */
+function firstEntries(keys: Tensor, { kvHeads, keyDim, valueDim }: KvSpec): Tensor {
+  const rows = keys.shape[0] as number;
+  return slice(keys.reshape([rows * kvHeads, keyDim]), 1, 0, valueDim).reshape([rows, kvHeads * valueDim]);
 }
 
 export function composedDenseAttention(

@@ -27,8 +27,10 @@ export function createKvCache(backend: Backend, spec: KvSpec, blocks: number, bl
     refuse('createKvCache', 'positive whole blocks, blockSize, kvHeads, keyDim and valueDim', `${counts}`);
   }
   const { ops } = backend;
-  if (ops.createKvCache) return ops.createKvCache(spec, blocks, blockSize);
-  return composedCreateKvCache(backend, spec, blocks, blockSize);
+  if (spec.valuesInKeys && spec.valueDim > spec.keyDim) {
+    refuse('createKvCache', `values of at most the ${spec.keyDim} entries of a key`, `${spec.valueDim}`);
+  }
+  return ops.createKvCache?.(spec, blocks, blockSize) ?? composedCreateKvCache(backend, spec, blocks, blockSize);
 }
 
 /** Copies block `from` of a cache over block `to`. */
@@ -43,7 +45,8 @@ export function copyKvBlock(backend: Backend, cache: KvCache, from: number, to: 
 
 /**
  * Norms, rotates and splits fused rows `[rows, (heads + kvHeads) * headDim + kvHeads * valueDim]`: keys and values go into
- * the cache at `batch.slots`, queries `[rows, heads * headDim]` are the result.
+ * the cache at `batch.slots`, queries `[rows, heads * headDim]` are the result. Rows of a cache with its values in the keys
+ * have none.
  */
 export function qkvStore(
   qkv: Tensor,
@@ -54,8 +57,9 @@ export function qkvStore(
 ): Tensor {
   const { heads, kvHeads, headDim, valueDim, rope, qNorm, kNorm } = options;
   needF32('qkvStore', 'qkv', qkv);
-  if (qkv.shape.length !== 2 || qkv.width !== (heads + kvHeads) * headDim + kvHeads * valueDim) {
-    refuse('qkvStore', `[rows, (${heads} + ${kvHeads}) * ${headDim} + ${kvHeads} * ${valueDim}]`, qkv);
+  const ownValues = cache.spec.valuesInKeys ? 0 : valueDim;
+  if (qkv.shape.length !== 2 || qkv.width !== (heads + kvHeads) * headDim + kvHeads * ownValues) {
+    refuse('qkvStore', `[rows, (${heads} + ${kvHeads}) * ${headDim} + ${kvHeads} * ${ownValues}]`, qkv);
   }
   if (qkv.shape[0] !== batch.rows) refuse('qkvStore', `${batch.rows} rows`, qkv);
   checkCache('qkvStore', cache, kvHeads, headDim, valueDim);

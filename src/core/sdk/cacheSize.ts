@@ -40,7 +40,8 @@ function hasBlocks(weights: Iterable<Weight>): boolean {
 
 /** Bytes of one position in the caches of all layers. */
 export function bytesPerPosition(caches: readonly KvSpec[]): number {
-  return caches.reduce((n, c) => n + c.kvHeads * (c.keyDim + c.valueDim) * DTYPE_BYTES[c.dtype], 0);
+  const entries = (c: KvSpec) => c.keyDim + (c.valuesInKeys ? 0 : c.valueDim);
+  return caches.reduce((n, c) => n + c.kvHeads * entries(c) * DTYPE_BYTES[c.dtype], 0);
 }
 
 export function cacheSize(caches: readonly KvSpec[], maxPositions: number, options: LoadOptions): CacheSize {

@@ -66,6 +66,7 @@ export function attentionOps(host: OpHost): AttentionOps {
 
   return {
     createKvCache(spec, blocks, blockSize) {
+      if (spec.valuesInKeys) return undefined;
       if (blockSize % CHUNK !== 0) {
         throw new ShapeError(`createKvCache: expected a block size that is a multiple of ${CHUNK}, got ${blockSize}`);
       }
