@@ -1,4 +1,5 @@
 /** Element and block types: how numbers lie in memory and in files. */
+import type { Grouping } from './grouped.ts';
 
 /** Element types of a `Tensor`. Kernels compute on `f32`; the others are storage and indices. */
 export type DType = 'f32' | 'f16' | 'bf16' | 'i32' | 'u8';
@@ -14,6 +15,8 @@ export interface StorageType {
   readonly blockBytes: number;
   /** Type number in GGUF files, where that format has it. */
   readonly ggml: number | undefined;
+  /** Of `GROUPED` rows: what their codes mean. */
+  readonly grouping?: Grouping | undefined;
 }
 
 const types = {
@@ -65,9 +68,28 @@ const types = {
   MXFP4: [32, 17, 39],
   NVFP4: [64, 36, 40],
   Q1_0: [128, 18, 41],
+  AFQ2: [64, 24, undefined],
+  AFQ2_G32: [32, 16, undefined],
+  AFQ2_G128: [128, 40, undefined],
+  AFQ3: [64, 32, undefined],
+  AFQ3_G32: [32, 20, undefined],
+  AFQ3_G128: [128, 56, undefined],
+  AFQ4: [64, 40, undefined],
+  AFQ4_G32: [32, 24, undefined],
+  AFQ4_G128: [128, 72, undefined],
+  AFQ6: [64, 56, undefined],
+  AFQ6_G32: [32, 32, undefined],
+  AFQ6_G128: [128, 104, undefined],
+  AFQ8: [64, 72, undefined],
+  AFQ8_G32: [32, 40, undefined],
+  AFQ8_G128: [128, 136, undefined],
+  F8Q8: [32, 33, undefined],
+  NF4: [64, 36, undefined],
+  FP4: [64, 36, undefined],
 } as const satisfies Record<string, readonly [number, number, number | undefined]>;
 
-export type StorageTypeName = keyof typeof types;
+/** `GROUPED` rows have no fixed size: `groupedType` makes their types. */
+export type StorageTypeName = keyof typeof types | 'GROUPED';
 
 const entry = ([name, [blockSize, blockBytes, ggml]]: [string, readonly [number, number, number | undefined]]) =>
   [name, { name: name as StorageTypeName, blockSize, blockBytes, ggml }] as const;

@@ -1,6 +1,6 @@
 /** From a checkpoint to named weights: the cursor that models read through, and the load that fills what they asked for. */
 import type { Backend, KvSpec, RawSection } from './backend.ts';
-import type { StorageType, StorageTypeName } from './dtype.ts';
+import type { StorageType } from './dtype.ts';
 import { rowBytes, storageType } from './dtype.ts';
 import { AbortError, WeightError } from './errors.ts';
 import type { Rope } from './model.ts';
@@ -27,7 +27,7 @@ export interface WeightSource {
 /** The part of the quantization formats that loading needs. */
 export interface Codec {
   dequantizeInto(
-    type: StorageTypeName,
+    type: StorageType,
     bytes: Uint8Array,
     byteOffset: number,
     out: Float32Array,
@@ -307,7 +307,7 @@ export class Weights {
         const bytes = new Uint8Array(n * stored);
         await part.readRows(first, n, bytes);
         const values = new Float32Array(n * width);
-        codec.dequantizeInto(part.type.name, bytes, 0, values, 0, n * width);
+        codec.dequantizeInto(part.type, bytes, 0, values, 0, n * width);
         target.set(new Uint8Array(values.buffer));
       },
     };
@@ -337,7 +337,7 @@ export async function readValues(t: SourceTensor, codec: Codec): Promise<Float32
   const bytes = new Uint8Array(rows * storedRowBytes(t));
   await t.readRows(0, rows, bytes);
   const values = new Float32Array(rows * width);
-  codec.dequantizeInto(t.type.name, bytes, 0, values, 0, values.length);
+  codec.dequantizeInto(t.type, bytes, 0, values, 0, values.length);
   return values;
 }
 

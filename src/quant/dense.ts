@@ -1,4 +1,5 @@
 import { bf16ToF32, f32ToBf16, f32ToF16, type StorageTypeName, storageType } from '../core/dtype.ts';
+import { e4m3, e4m3Code, e5m2Code, e8m0, smallFloat } from './codes.ts';
 import { half, type QuantFormat, u16 } from './format.ts';
 
 // One number per block. Everything becomes f32, rounded to nearest where the stored type is wider.
@@ -17,26 +18,25 @@ function dense(name: StorageTypeName, read: Read): QuantFormat {
 }
 
 /** A one-byte type, decoded through a table of its 256 values. */
-function byteTable(name: StorageTypeName, value: (code: number) => number): QuantFormat {
+function byteTable(
+  name: StorageTypeName,
+  value: (code: number) => number,
+  encode?: (value: number) => number,
+): QuantFormat {
   const table = Float32Array.from({ length: 256 }, (_, code) => value(code));
   return {
     type: storageType(name),
+    ...(encode && {
+      nonFinite: true,
+      pack(x, out) {
+        for (let i = 0; i < x.length; i++) out[i] = encode(x[i]!);
+      },
+    }),
     unpack(bytes, at, out, outAt, blocks) {
       for (let i = 0; i < blocks; i++) out[outAt + i] = table[bytes[at + i]!]!;
     },
   };
 }
-
-/** Value of a small float with `fractionBits` of fraction and the exponent bias `bias`; codes above are not numbers. */
-function smallFloat(code: number, fractionBits: number, bias: number): number {
-  const sign = code & 128 ? -1 : 1;
-  const exponent = (code & 127) >> fractionBits;
-  const fraction = (code & ((1 << fractionBits) - 1)) / (1 << fractionBits);
-  return exponent === 0 ? sign * fraction * 2 ** (1 - bias) : sign * (1 + fraction) * 2 ** (exponent - bias);
-}
-
-/** E4M3 without infinities: only 0x7f and 0xff are NaN. */
-const e4m3 = (code: number): number => ((code & 127) === 127 ? Number.NaN : smallFloat(code, 3, 7));
 
 /** E5M2: the top exponent holds infinities and NaN. */
 function e5m2(code: number): number {
@@ -48,9 +48,6 @@ function e5m2(code: number): number {
       : Number.POSITIVE_INFINITY
     : smallFloat(code, 2, 15);
 }
-
-/** Unsigned power of two; 255 is NaN. */
-const e8m0 = (code: number): number => (code === 255 ? Number.NaN : 2 ** (code - 127));
 
 const f16: QuantFormat = {
   type: storageType('F16'),
@@ -106,7 +103,7 @@ export const denseFormats: readonly QuantFormat[] = [
   dense('U32', (view, at) => view.getUint32(at, true)),
   dense('U64', (view, at) => Number(view.getBigUint64(at, true))),
   byteTable('BOOL', (code) => (code ? 1 : 0)),
-  byteTable('F8_E4M3', e4m3),
-  byteTable('F8_E5M2', e5m2),
+  byteTable('F8_E4M3', e4m3, e4m3Code),
+  byteTable('F8_E5M2', e5m2, e5m2Code),
   byteTable('F8_E8M0', e8m0),
 ];

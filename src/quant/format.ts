@@ -14,8 +14,26 @@ export interface QuantFormat {
   readonly usesImportance?: boolean;
   /** The format represents infinities and NaN. */
   readonly nonFinite?: boolean;
+  /** Larger magnitudes cannot be written. */
+  readonly largest?: number;
   /** Byte positions of the binary16 fields of a block: a value too large for its scale shows up there as infinity. */
   readonly halves?: readonly number[];
+}
+
+/**
+ * A way to store a matrix whose parts do not follow row by row: scales of the whole tensor, or of groups that run across
+ * rows. The functions trust their arguments.
+ */
+export interface TensorFormat {
+  readonly name: string;
+  /** The number of elements must divide by this. */
+  readonly multiple: number;
+  /** Larger magnitudes cannot be written. */
+  readonly largest: number;
+  /** Bytes of `rows` rows of `columns` elements. Rises with `rows`. */
+  bytes(rows: number, columns: number): number;
+  pack(x: Float32Array, columns: number, out: Uint8Array): void;
+  unpack(bytes: Uint8Array, rows: number, columns: number, out: Float32Array): void;
 }
 
 export type Unpack = (bytes: Uint8Array, at: number, out: Float32Array, outAt: number, blocks: number) => void;

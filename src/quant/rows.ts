@@ -1,6 +1,7 @@
+import type { StorageType } from '../core/dtype.ts';
 import { FormatError, ShapeError, UnsupportedError, WeightError } from '../core/errors.ts';
-import type { QuantFormat } from './format.ts';
-import { quantFormat, quantTypes } from './registry.ts';
+import type { QuantFormat, TensorFormat } from './format.ts';
+import { quantFormat, quantTypes, tensorFormat } from './registry.ts';
 
 export interface QuantizeOptions {
   /**
@@ -20,12 +21,12 @@ function checkRow(what: string, format: QuantFormat, rowLength: number): void {
 }
 
 /**
- * Decodes `elements` elements that start at `byteOffset` of `bytes` into `out` from `outOffset` on. Allocates nothing
+ * Decodes `elements` elements of a block format that start at `byteOffset` of `bytes` into `out` from `outOffset` on. Allocates nothing
  * for block formats, so it suits tiles.
  * @throws ShapeError when `elements` is not a whole number of blocks or either array is too short.
  */
 export function dequantizeInto(
-  type: string,
+  type: string | StorageType,
   bytes: Uint8Array,
   byteOffset: number,
   out: Float32Array,
@@ -56,6 +57,8 @@ export function dequantizeInto(
  * @throws ShapeError when the row length does not divide into blocks, FormatError when `bytes` is not whole rows.
  */
 export function dequantize(type: string, bytes: Uint8Array, rowLength: number): Float32Array<ArrayBuffer> {
+  const whole = tensorFormat(type);
+  if (whole) return dequantizeTensor(whole, bytes, rowLength);
   const format = quantFormat(type);
   checkRow('dequantize', format, rowLength);
   const { blockSize, blockBytes, name } = format.type;
@@ -71,8 +74,55 @@ export function dequantize(type: string, bytes: Uint8Array, rowLength: number): 
   return out;
 }
 
+/** The number of rows follows from the number of bytes. */
+function dequantizeTensor(format: TensorFormat, bytes: Uint8Array, columns: number): Float32Array<ArrayBuffer> {
+  checkColumns('dequantize', format, columns);
+  let rows = Math.floor(bytes.length / (format.bytes(LARGE, columns) / LARGE)) + 1;
+  while (rows > 0 && format.bytes(rows, columns) > bytes.length) rows--;
+  checkElements('dequantize', format, rows * columns);
+  if (format.bytes(rows, columns) !== bytes.length) {
+    throw new FormatError(
+      `dequantize ${format.name}: expected the bytes of whole rows of ${columns}, got ${bytes.length}; the data is truncated or has another type`,
+    );
+  }
+  const out = new Float32Array(rows * columns);
+  format.unpack(bytes, rows, columns, out);
+  return out;
+}
+
+// So many rows that the share of scales in a row is that of any number of rows.
+const LARGE = 2 ** 20;
+
+function checkColumns(what: string, format: TensorFormat, columns: number): void {
+  if (Number.isSafeInteger(columns) && columns > 0) return;
+  throw new ShapeError(`${what} ${format.name}: expected a positive row length, got ${columns}`);
+}
+
+function checkElements(what: string, format: TensorFormat, elements: number): void {
+  if (elements % format.multiple === 0) return;
+  throw new ShapeError(
+    `${what} ${format.name}: expected a multiple of ${format.multiple} elements, got ${elements}; choose another type, or pad the matrix`,
+  );
+}
+
+function quantizeTensor(format: TensorFormat, data: Float32Array, columns: number): Uint8Array<ArrayBuffer> {
+  checkColumns('quantize to', format, columns);
+  if (data.length % columns !== 0) throw notWholeRows(format.name, data.length, columns);
+  checkElements('quantize to', format, data.length);
+  for (let start = 0; start < data.length; start += columns) {
+    checkValues(format.name, data.subarray(start, start + columns), start / columns, format.largest);
+  }
+  const out = new Uint8Array(format.bytes(data.length / columns, columns));
+  if (data.length) format.pack(data, columns, out);
+  return out;
+}
+
+function notWholeRows(name: string, elements: number, columns: number): ShapeError {
+  return new ShapeError(`quantize to ${name}: expected whole rows of ${columns} elements, got ${elements} elements`);
+}
+
 /**
- * Encodes rows of `rowLength` floats with the block layout of GGUF files.
+ * Encodes rows of `rowLength` floats with the layout of the format: for types of GGUF files, theirs.
  * @throws ShapeError for lengths that do not fit, WeightError for values that the type cannot hold (not finite, or too
  * large for its scales), UnsupportedError for types that can only be read.
  */
@@ -82,6 +132,8 @@ export function quantize(
   rowLength: number,
   options: QuantizeOptions = {},
 ): Uint8Array<ArrayBuffer> {
+  const whole = tensorFormat(type);
+  if (whole) return quantizeTensor(whole, data, rowLength);
   const format = quantFormat(type);
   const { blockSize, blockBytes, name } = format.type;
   if (!format.pack) {
@@ -91,11 +143,8 @@ export function quantize(
     });
   }
   checkRow('quantize to', format, rowLength);
-  if (data.length % rowLength !== 0) {
-    throw new ShapeError(
-      `quantize to ${name}: expected whole rows of ${rowLength} elements, got ${data.length} elements`,
-    );
-  }
+  if (data.length % rowLength !== 0) throw notWholeRows(name, data.length, rowLength);
+  const largest = format.largest ?? (format.halves ? MAX_MAGNITUDE : Number.MAX_VALUE);
   const importance = format.usesImportance ? usableImportance(name, rowLength, options.importance) : undefined;
   const rows = data.length / rowLength;
   const rowBytes = (rowLength / blockSize) * blockBytes;
@@ -103,7 +152,7 @@ export function quantize(
   for (let row = 0; row < rows; row++) {
     const x = data.subarray(row * rowLength, (row + 1) * rowLength);
     const out = bytes.subarray(row * rowBytes, (row + 1) * rowBytes);
-    if (!format.nonFinite) checkValues(format, x, row);
+    if (!format.nonFinite) checkValues(name, x, row, largest);
     format.pack(x, out, importance);
     checkScales(format, out, row);
   }
@@ -113,12 +162,12 @@ export function quantize(
 // Far beyond what a binary16 scale times a code can reach (3e8), and small enough for the sums of the searches.
 const MAX_MAGNITUDE = 1e9;
 
-function checkValues(format: QuantFormat, x: Float32Array, row: number): void {
-  const limit = format.halves ? MAX_MAGNITUDE : Number.MAX_VALUE;
+function checkValues(name: string, x: Float32Array, row: number, largest: number): void {
   for (let column = 0; column < x.length; column++) {
-    if (Math.abs(x[column]!) <= limit) continue;
+    if (Math.abs(x[column]!) <= largest) continue;
+    const limit = largest < Number.MAX_VALUE ? ` up to ${largest}` : '';
     throw new WeightError(
-      `quantize to ${format.type.name}: expected finite values${format.halves ? ' below 1e9' : ''}, got ${x[column]} in row ${row}, column ${column}; keep this tensor in a float type`,
+      `quantize to ${name}: expected finite values${limit}, got ${x[column]} in row ${row}, column ${column}; keep this tensor in a float type`,
     );
   }
 }

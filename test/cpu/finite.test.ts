@@ -7,7 +7,9 @@ import { quantFormat, quantize, quantTypes } from '../../src/quant/index.ts';
 
 const COLUMNS = 512;
 const ROWS = 6;
-const halfTypes = quantTypes.filter((t) => t.name === 'F16' || quantFormat(t.name).halves).map((t) => t.name);
+const halfTypes = quantTypes
+  .filter((t) => t.name === 'F16' || (!t.wholeTensor && quantFormat(t.name).halves))
+  .map((t) => t.name as StorageTypeName);
 
 /** Ordinary numbers in any format: those that cannot be written get codes of zero. */
 function sample(type: StorageTypeName): Uint8Array {

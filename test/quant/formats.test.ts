@@ -4,6 +4,7 @@ import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from '../../src/core/dtype.t
 import { FormatError, ShapeError, UnsupportedError } from '../../src/core/errors.ts';
 import { iq1Book, iq2sBook, iq2xsBook, iq2xxsBook, iq3sBook, iq3xxsBook } from '../../src/quant/books.ts';
 import { dequantize, dequantizeInto, quantFormat, quantTypes } from '../../src/quant/index.ts';
+import { tensorFormat } from '../../src/quant/registry.ts';
 import { fixture } from './fixture.ts';
 
 const oracle = fixture('ggml_dequant.safetensors');
@@ -128,7 +129,7 @@ describe('dequantizeInto', () => {
   it('any bytes decode without an exception', () => {
     fc.assert(
       fc.property(
-        fc.constantFrom(...quantTypes),
+        fc.constantFrom(...quantTypes.filter((t) => !t.wholeTensor || t.blockSize > 1)),
         fc.infiniteStream(fc.nat(255)),
         ({ name, blockSize, blockBytes }, s) => {
           const bytes = Uint8Array.from({ length: blockBytes }, () => s.next().value as number);
@@ -163,18 +164,26 @@ describe('names', () => {
     ['iq4-nl', 'IQ4_NL'],
     ['bf16', 'BF16'],
     ['mxfp4', 'MXFP4'],
-    ['f8e4m3', 'F8_E4M3'],
+    ['f8_e4m3', 'F8_E4M3'],
+    ['f8e5m2', 'F8_E5M2'],
+    ['afq4', 'AFQ4'],
+    ['AFQ4G32', 'AFQ4_G32'],
   ])('%s is %s', (alias, name) => {
     expect(quantFormat(alias).type.name).toBe(name);
   });
 
   it('no two types share a name', () => {
-    for (const { name } of quantTypes) {
-      expect(quantFormat(name.replaceAll('_', '').toLowerCase()).type.name).toBe(name);
+    const names = quantTypes.map((t) => t.name.toLowerCase());
+    for (const { name, wholeTensor } of quantTypes) {
+      if (wholeTensor) expect(tensorFormat(name.toLowerCase())?.name).toBe(name);
+      else if (name === 'F8_E4M3') expect(quantFormat('f8_e4m3').type.name).toBe(name);
+      else expect(quantFormat(name.replaceAll('_', '').toLowerCase()).type.name).toBe(name);
     }
+    expect(new Set(names).size).toBe(names.length);
+    expect(tensorFormat('fp8')?.name).toBe('F8E4M3');
   });
 
-  it.each(['Q4_K_M', 'HQQ4', 'AFQ4', '', '__proto__'])('%j is unknown', (name) => {
+  it.each(['Q4_K_M', 'HQQ5', 'AFQ5', 'GROUPED', '', '__proto__'])('%j is unknown', (name) => {
     expect(() => quantFormat(name)).toThrow(UnsupportedError);
     expect(() => quantFormat(name)).toThrow('expected one of F32,');
   });
@@ -189,6 +198,9 @@ describe('names', () => {
       Q6_K: 6.5625,
       Q8_K: 9.125,
       MXFP4: 4.25,
+      AFQ4: 5,
+      HQQ4: 5,
     });
+    expect(bitsOf['F8E4M3']).toBeCloseTo(8, 2);
   });
 });

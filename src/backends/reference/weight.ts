@@ -42,7 +42,7 @@ export class ReferenceWeight implements WeightData {
       for (let first = 0; first < section.rows; first += ROWS_PER_READ) {
         const count = Math.min(ROWS_PER_READ, section.rows - first);
         await section.readRows(first, count, packed.subarray(0, count * bytes));
-        dequantizeInto(section.type.name, packed, 0, values, at, count * width);
+        dequantizeInto(section.type, packed, 0, values, at, count * width);
         at += count * width;
       }
     }

@@ -13,7 +13,7 @@ const EXPONENT = 0x7c;
 /** The same rows; reading them fails where a binary16 number, of the scales or of the weights, is not finite. */
 export function checkedHalves(raw: RawSection, name: string, first: number, columns: number): RawSection {
   const { type } = raw;
-  const upper = (type.name === 'F16' ? [0] : (quantFormat(type.name).halves ?? [])).map((at) => at + 1);
+  const upper = (type.name === 'F16' ? [0] : (quantFormat(type).halves ?? [])).map((at) => at + 1);
   const stored = rowBytes(type, columns);
   if (upper.length === 0 || stored === undefined) return raw;
   return {

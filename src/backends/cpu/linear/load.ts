@@ -200,7 +200,7 @@ function expanded(raw: RawSection, columns: number, stored: number): RawSection 
       const bytes = new Uint8Array(rows * stored);
       await raw.readRows(first, rows, bytes);
       const values = new Float32Array(target.buffer, target.byteOffset, rows * columns);
-      dequantizeInto(raw.type.name, bytes, 0, values, 0, values.length);
+      dequantizeInto(raw.type, bytes, 0, values, 0, values.length);
     },
   };
 }
