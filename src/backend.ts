@@ -1,6 +1,6 @@
 /** Makes back-ends by name. Code of a back-end is loaded when it is asked for. */
 import type { Backend, BackendOptions } from './core/backend.ts';
-import { ConfigError } from './core/errors.ts';
+import { ConfigError, UnsupportedError } from './core/errors.ts';
 import type { Platform } from './core/platform.ts';
 import { detectPlatform } from './platform/detect.ts';
 
@@ -16,7 +16,7 @@ export async function createBackend(
   platform?: Platform,
 ): Promise<Backend> {
   const { env, gpu } = platform ?? (await detectPlatform());
-  const chosen = name === 'auto' ? (env('TRAMONTANE_BACKEND') ?? 'cpu') : name;
+  const chosen = name === 'auto' ? env('TRAMONTANE_BACKEND') || 'auto' : name;
   const full = {
     ...options,
     threads: options.threads ?? threadsOf(env('TRAMONTANE_THREADS')),
@@ -28,9 +28,10 @@ export async function createBackend(
       return new ReferenceBackend();
     }
     case 'cpu':
+      return cpu(full);
     case 'auto': {
-      const { createCpuBackend } = await import('./backends/cpu/index.ts');
-      return createCpuBackend(full);
+      const found = await hardware(full, await gpu({ quick: true }));
+      return typeof found === 'string' ? cpu({ ...full, why: `auto: ${found}` }) : found;
     }
     case 'webgpu': {
       const { createWebGpuBackend } = await import('./backends/webgpu/index.ts');
@@ -38,6 +39,23 @@ export async function createBackend(
     }
     default:
       throw new ConfigError(`back-end: expected auto, cpu, webgpu or reference, got ${JSON.stringify(chosen)}`);
+  }
+}
+
+async function cpu(options: BackendOptions): Promise<Backend> {
+  const { createCpuBackend } = await import('./backends/cpu/index.ts');
+  return createCpuBackend(options);
+}
+
+/** The back-end of a real GPU, or why there is none. A processor that plays one is slower than the cpu back-end. */
+async function hardware(options: BackendOptions, gpu: unknown): Promise<Backend | string> {
+  if (gpu === undefined) return 'no GPU here';
+  const { createWebGpuBackend } = await import('./backends/webgpu/index.ts');
+  try {
+    return await createWebGpuBackend({ ...options, gpu: gpu as GPU, hardwareOnly: true, why: 'auto: a GPU is faster' });
+  } catch (error) {
+    if (error instanceof UnsupportedError) return error.message;
+    throw error;
   }
 }
 

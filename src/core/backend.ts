@@ -435,5 +435,8 @@ export interface BackendOptions {
   readonly simd?: 'auto' | 'relaxed' | 'simd' | 'off' | undefined;
   /** Same floats in every engine: no fused multiply-add. */
   readonly strict?: boolean | undefined;
+  /** Part of the name of the GPU adapter to take; `software` for one that computes on the processor. */
   readonly adapter?: string | undefined;
+  /** Why this back-end was chosen; becomes part of `info.reason`. */
+  readonly why?: string | undefined;
 }

@@ -75,7 +75,10 @@ export interface Platform {
   homeDir(): string | undefined;
   hardwareConcurrency(): number;
   memory(): MemoryInfo;
-  /** The entry to WebGPU (a `GPU` of the specification), or `undefined` where there is none. */
-  gpu(): Promise<unknown>;
+  /**
+   * The entry to WebGPU (a `GPU` of the specification), or `undefined` where there is none. `quick`: also where the machine
+   * clearly has no graphics hardware, so that nothing large is loaded in vain.
+   */
+  gpu(options?: { readonly quick?: boolean }): Promise<unknown>;
   isTerminal(stream: 'stdin' | 'stdout' | 'stderr'): boolean;
 }

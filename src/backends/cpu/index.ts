@@ -36,7 +36,7 @@ const SPIN = 20_000;
 
 /** Creates the back-end; `dispose` it when done. */
 export async function createCpuBackend(options: CpuOptions = {}): Promise<Backend> {
-  const { simd = 'auto', strict = false, threads = 'auto', inline = false, limits } = options;
+  const { simd = 'auto', strict = false, threads = 'auto', inline = false, limits, why } = options;
   if (threads !== 'auto' && !(Number.isInteger(threads) && threads >= 0)) {
     throw new ConfigError(`threads: expected auto or a whole number, got ${threads}`);
   }
@@ -63,6 +63,7 @@ export async function createCpuBackend(options: CpuOptions = {}): Promise<Backen
   if (executor instanceof ThreadExecutor && threads === 'auto') {
     reasons.push(await keepBestThreads(executor, ring, kernels, memory));
   }
+  if (why !== undefined) reasons.unshift(why);
   return new CpuBackend({
     ...{ memories, ring, kernels, executor, limits },
     info: { name: 'cpu', threads: executor.threads, simd: choice.level, reason: reasons.join('; ') },

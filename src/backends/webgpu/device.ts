@@ -39,6 +39,8 @@ export interface DeviceFacts {
   readonly uniformAlignment: number;
 }
 
+/** How long a rejection may come before the news of the loss behind it. */
+const LOSS_MS = 100;
 /** Where a buffer does not fit, this helps. */
 const ADVICE = 'choose a smaller context or model, or the cpu back-end';
 
@@ -74,8 +76,11 @@ export class GpuDevice {
     throw failure;
   }
 
-  /** The error to throw in place of a rejection of the device's own. */
-  failureOf(error: unknown): unknown {
+  /** The error to throw in place of a rejection of the device's own; the news of a loss may come a moment later. */
+  async failureOf(error: unknown): Promise<unknown> {
+    if (this.#failure === undefined && !this.#disposed) {
+      await Promise.race([this.device.lost, new Promise((done) => setTimeout(done, LOSS_MS))]);
+    }
     return this.#failure ?? error;
   }
 
@@ -109,7 +114,7 @@ export class GpuDevice {
       result = await work();
     } catch (error) {
       await this.device.popErrorScope().catch(() => null);
-      throw this.failureOf(error);
+      throw await this.failureOf(error);
     }
     const error = await this.device.popErrorScope().catch(() => null);
     if (error)

@@ -21,7 +21,7 @@ export interface WebGpuOptions extends BackendOptions {
  * @throws UnsupportedError where there is none, or none of that name.
  */
 export async function createWebGpuBackend(options: WebGpuOptions): Promise<WebGpuBackend> {
-  const { gpu, adapter: wanted, hardwareOnly } = options;
+  const { gpu, adapter: wanted, hardwareOnly, why } = options;
   const refuse = (why: string): never => {
     throw new UnsupportedError(`webgpu: ${why}; use the cpu back-end`, { feature: 'webgpu' });
   };
@@ -35,11 +35,12 @@ export async function createWebGpuBackend(options: WebGpuOptions): Promise<WebGp
   const device = await openDevice(adapter, gpu.wgslLanguageFeatures ?? new Set());
   const { facts } = device;
   const features = [facts.f16 && 'f16', facts.subgroups && 'subgroups', facts.dot8 && 'dot8'].filter(Boolean);
+  const kind = `${software ? 'software adapter' : 'adapter'} with ${features.join(', ') || 'core features only'}`;
   return new WebGpuBackend(device, {
     name: 'webgpu',
     threads: 1,
     simd: facts.name,
-    reason: `${software ? 'software adapter' : 'adapter'} with ${features.join(', ') || 'core features only'}`,
+    reason: why === undefined ? kind : `${why}; ${kind}`,
   });
 }
 

@@ -142,7 +142,6 @@ function hostsOf(shared: number, count: number): number[] {
 function codeOf(source: KernelSource, hosts: readonly number[], bound: readonly number[]): string {
   const operands = [...source.reads, ...source.writes];
   const reads = source.reads.length;
-  const name = (i: number) => (operands[i] as readonly [string, Element])[0];
   const numbers = [
     ...operands.map(([operand]) => `${operand}_at: u32`),
     ...source.numbers.map(([number, type]) => `${number}: ${type}`),
@@ -158,9 +157,14 @@ function codeOf(source: KernelSource, hosts: readonly number[], bound: readonly 
     lines.push(`@group(0) @binding(${i + 1}) var<storage, ${access}> ${operandName}_data: array<${element}>;`);
   });
   operands.forEach(([operand, element], i) => {
-    const data = `${name(hosts[i] as number)}_data[p.${operand}_at + i]`;
-    lines.push(`fn ${operand}(i: u32) -> ${element} { return ${data}; }`);
-    if (i >= reads) lines.push(`fn set_${operand}(i: u32, value: ${element}) { ${data} = value; }`);
+    const [host, stored] = operands[hosts[i] as number] as readonly [string, Element];
+    const data = `${host}_data[p.${operand}_at + i]`;
+    // Operands of one buffer may take its words for different things.
+    const as = (type: Element, value: string) => (stored === element ? value : `bitcast<${type}>(${value})`);
+    lines.push(`fn ${operand}(i: u32) -> ${element} { return ${as(element, data)}; }`);
+    if (i >= reads) {
+      lines.push(`fn set_${operand}(i: u32, value: ${element}) { ${data} = ${as(stored, 'value')}; }`);
+    }
   });
   const subgroups = source.extensions?.includes('subgroups');
   const builtins = [

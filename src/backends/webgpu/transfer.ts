@@ -41,7 +41,7 @@ export class Readback {
       return view;
     } catch (error) {
       this.#gpu.destroy(staging);
-      throw this.#gpu.failureOf(error);
+      throw await this.#gpu.failureOf(error);
     }
   }
 
@@ -51,7 +51,7 @@ export class Readback {
     try {
       await this.#gpu.device.queue.onSubmittedWorkDone();
     } catch (error) {
-      throw this.#gpu.failureOf(error);
+      throw await this.#gpu.failureOf(error);
     }
     this.#gpu.check();
   }
