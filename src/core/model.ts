@@ -1,5 +1,5 @@
 /** What core needs from models. Types only. */
-import type { Backend, Batch, KvCache, KvSpec } from './backend.ts';
+import type { Backend, Batch, KvCache, KvSpec, StateSpec } from './backend.ts';
 import type { Tensor } from './tensor.ts';
 import type { Weights } from './weights.ts';
 
@@ -9,6 +9,8 @@ export interface Step {
   readonly batch: Batch;
   /** By the index that `Weights.declareCache` gave out. */
   readonly caches: readonly KvCache[];
+  /** `[slots, …shape]`, by the index that `Weights.declareState` gave out. */
+  readonly states: readonly Tensor[];
   /** `[rows, rotaryDim]` cosines and sines, by the index that `Weights.declareRope` gave out. */
   readonly cosSin: readonly Tensor[];
   /** Names intermediates, to find the layer where a result goes wrong. */
@@ -58,6 +60,7 @@ export interface Decoder {
   /** Positions the model was made for. */
   readonly maxPositions: number;
   readonly caches: readonly KvSpec[];
+  readonly states: readonly StateSpec[];
   readonly ropes: readonly Rope[];
   /** Logits `[batch.logitCount, vocab]` of the wanted rows; call inside `backend.scope`. */
   forward(step: Step): Tensor;

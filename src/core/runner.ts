@@ -4,7 +4,7 @@ import type { PackedBatch } from './engine/batch.ts';
 import type { ModelRunner } from './engine/types.ts';
 import { InferenceError, ShapeError } from './errors.ts';
 import type { Decoder, Step } from './model.ts';
-import { copyKvBlock, createKvCache } from './ops.ts';
+import { copyKvBlock, copyState, createKvCache } from './ops.ts';
 import type { Tensor } from './tensor.ts';
 
 export interface RunnerOptions {
@@ -17,6 +17,8 @@ export interface RunnerOptions {
   readonly maxSequences: number;
   /** Most blocks of one sequence. */
   readonly maxBlocks: number;
+  /** Sequences, and snapshots of them, whose recurrent states are kept; for models that have such. */
+  readonly stateSlots?: number | undefined;
 }
 
 export class DecoderRunner implements ModelRunner {
@@ -28,11 +30,13 @@ export class DecoderRunner implements ModelRunner {
   readonly maxRows: number;
   readonly maxSequences: number;
   readonly maxLogitRows: number;
+  readonly stateSlots: number;
   readonly recomputeAt: readonly number[];
   readonly growsBeyond: number | undefined;
   readonly options: RunnerOptions;
   readonly #backend: Backend;
   readonly #caches: KvCache[] = [];
+  readonly #states: Tensor[] = [];
   readonly #batch: Batch;
   readonly #cosSin: Tensor[] = [];
   readonly #angles: Float32Array[] = [];
@@ -56,6 +60,8 @@ export class DecoderRunner implements ModelRunner {
     this.growsBeyond = growing.length > 0 ? Math.min(...growing) : undefined;
     for (const spec of decoder.caches)
       this.#caches.push(createKvCache(backend, spec, options.blocks, options.blockSize));
+    this.stateSlots = decoder.states.length > 0 ? (options.stateSlots ?? maxSequences) : 0;
+    for (const { shape } of decoder.states) this.#states.push(backend.persistent([this.stateSlots, ...shape], 'f32'));
     const numbers = (n: number) => backend.persistent([n], 'i32');
     const host = (n: number) => new Int32Array(n);
     this.#batch = {
@@ -87,15 +93,22 @@ export class DecoderRunner implements ModelRunner {
       this.#cosSin.push(backend.persistent([maxRows, rope.rotaryDim], 'f32'));
       this.#angles.push(new Float32Array(maxRows * rope.rotaryDim));
     }
-    this.#step = { backend, batch: this.#batch, caches: this.#caches, cosSin: this.#cosSin };
+    this.#step = {
+      backend,
+      batch: this.#batch,
+      caches: this.#caches,
+      states: this.#states,
+      cosSin: this.#cosSin,
+    };
     this.#encode = () => {
       this.#logits = this.decoder.forward(this.#step);
     };
   }
 
-  /** Bytes of all key/value caches. */
+  /** Bytes of all key/value caches and states. */
   get cacheBytes(): number {
-    return this.#caches.reduce((n, c) => n + c.bytes, 0);
+    const states = this.#states.reduce((n, t) => n + t.storage.bytes, 0);
+    return this.#caches.reduce((n, c) => n + c.bytes, states);
   }
 
   /**
@@ -107,6 +120,9 @@ export class DecoderRunner implements ModelRunner {
     for (let i = 0; i < rows.copyCount; i++) {
       for (const cache of this.#caches) copyKvBlock(this.#backend, cache, rows.copies[2 * i]!, rows.copies[2 * i + 1]!);
     }
+    for (let i = 0; i < rows.stateCopyCount; i++) {
+      for (const state of this.#states) copyState(state, rows.stateCopies[2 * i]!, rows.stateCopies[2 * i + 1]!);
+    }
     this.#backend.scope(this.#encode);
     const logits = this.#logits;
     if (!logits) throw new InferenceError('forward: the decoder returned no logits');
@@ -116,10 +132,12 @@ export class DecoderRunner implements ModelRunner {
   /** Returns the caches and per-step tensors; the decoder's weights stay. */
   dispose(): void {
     for (const c of this.#caches) c.dispose();
-    for (const t of this.#cosSin) t.dispose();
+    for (const t of [...this.#states, ...this.#cosSin]) t.dispose();
     const b = this.#batch;
-    for (const t of [b.tokens, b.positions, b.slots, b.seqStart, b.kvLen, b.blockTable, b.logitRows]) t.dispose();
-    this.#caches.length = this.#cosSin.length = 0;
+    for (const t of [b.tokens, b.positions, b.slots, b.seqStart, b.kvLen, b.blockTable, b.stateSlots, b.logitRows]) {
+      t.dispose();
+    }
+    this.#caches.length = this.#states.length = this.#cosSin.length = 0;
   }
 
   #load(rows: PackedBatch): void {
@@ -151,6 +169,7 @@ export class DecoderRunner implements ModelRunner {
     copy(h.kvLen, rows.kvLen, rows.sequences);
     copy(h.baseLen, rows.baseLen, rows.sequences);
     copy(h.blockTable, rows.blockTable, rows.sequences * rows.blocksPerSequence);
+    copy(h.stateSlots, rows.stateSlots, rows.sequences);
     copy(h.logitRows, rows.logitRows, rows.logitCount);
     const backend = this.#backend;
     backend.write(b.tokens, h.tokens, rows.rows);
@@ -159,6 +178,7 @@ export class DecoderRunner implements ModelRunner {
     backend.write(b.seqStart, h.seqStart, rows.sequences + 1);
     backend.write(b.kvLen, h.kvLen, rows.sequences);
     backend.write(b.blockTable, h.blockTable, rows.sequences * rows.blocksPerSequence);
+    if (this.#states.length > 0) backend.write(b.stateSlots, h.stateSlots, rows.sequences);
     backend.write(b.logitRows, h.logitRows, rows.logitCount);
     this.#rotate(rows.rows, rows.sequences);
   }

@@ -1,5 +1,5 @@
 /** From a checkpoint to named weights: the cursor that models read through, and the load that fills what they asked for. */
-import type { Backend, KvSpec, RawSection } from './backend.ts';
+import type { Backend, KvSpec, RawSection, StateSpec } from './backend.ts';
 import type { StorageType } from './dtype.ts';
 import { rowBytes, storageType } from './dtype.ts';
 import { AbortError, WeightError } from './errors.ts';
@@ -60,6 +60,7 @@ interface Build {
   readonly tensors: Map<string, Tensor>;
   readonly jobs: Job[];
   readonly caches: KvSpec[];
+  readonly states: StateSpec[];
   readonly ropes: Rope[];
 }
 
@@ -96,6 +97,7 @@ export class Weights {
       tensors: new Map(),
       jobs: [],
       caches: [],
+      states: [],
       ropes: [],
     };
     return new Weights(build, '');
@@ -222,6 +224,11 @@ export class Weights {
     return this.#build.caches.push(spec) - 1;
   }
 
+  /** Reserves what one recurrent layer keeps of every sequence; the number finds it in `Step.states`. */
+  declareState(spec: StateSpec): number {
+    return this.#build.states.push(spec) - 1;
+  }
+
   /** Registers a rotary embedding; equal ones share their number, which finds it in `Step.cosSin`. */
   declareRope(rope: Rope): number {
     const at = this.#build.ropes.findIndex((r) => r.key === rope.key);
@@ -230,6 +237,10 @@ export class Weights {
 
   get caches(): readonly KvSpec[] {
     return this.#build.caches;
+  }
+
+  get states(): readonly StateSpec[] {
+    return this.#build.states;
   }
 
   get ropes(): readonly Rope[] {

@@ -88,6 +88,8 @@ export interface Track {
   computed: number;
   /** Block numbers, in order of position. */
   readonly blocks: readonly number[];
+  /** Where the states of recurrent layers are. */
+  readonly slot: number;
 }
 
 /** Some tokens of one sequence for the next step. */
@@ -126,7 +128,7 @@ export class LoadedModel {
   track(tokens: Iterable<number>): Track {
     const which = this.#tracks++ % 2;
     const blocks = Array.from({ length: MAX_BLOCKS }, (_, i) => 2 * ((i * 5) % MAX_BLOCKS) + which);
-    return { tokens: [...tokens], computed: 0, blocks };
+    return { tokens: [...tokens], computed: 0, blocks, slot: 1 - which };
   }
 
   /** Runs `count` more tokens of each sequence and returns the logits of the wanted rows: of all, when absent. */
@@ -147,9 +149,12 @@ export class LoadedModel {
       seqStart: ints(parts.length + 1),
       kvLen: ints(parts.length),
       blockTable: ints(parts.length * MAX_BLOCKS),
+      stateSlots: ints(parts.length),
       logitRows,
       baseLen: ints(parts.length),
       copies: ints(0),
+      stateCopies: ints(0),
+      stateCopyCount: 0,
     };
     let row = 0;
     for (const [s, { track, count }] of parts.entries()) {
@@ -162,6 +167,7 @@ export class LoadedModel {
       }
       track.computed += count;
       batch.kvLen[s] = track.computed;
+      batch.stateSlots[s] = track.slot;
       batch.baseLen[s] = track.tokens.length;
       batch.blockTable.set(track.blocks, s * MAX_BLOCKS);
     }

@@ -21,12 +21,17 @@ export interface PackedBatch {
   readonly kvLen: Int32Array;
   /** `[sequences, blocksPerSequence]` block numbers in order of position, -1 beyond a sequence's last. */
   readonly blockTable: Int32Array;
+  /** Slot of every sequence in the states of recurrent layers. */
+  readonly stateSlots: Int32Array;
   /** Rows whose logits are wanted, rising. */
   readonly logitRows: Int32Array;
   /** Length each sequence is computed for; positions from there on count as the end of it. */
   readonly baseLen: Int32Array;
   /** `copyCount` pairs `(from, to)` of blocks, to be copied in this order before the rows run. */
   readonly copies: Int32Array;
+  /** `stateCopyCount` pairs `(from, to)` of state slots, likewise. */
+  stateCopies: Int32Array;
+  stateCopyCount: number;
 }
 
 export interface BatchLimits {
@@ -58,9 +63,12 @@ export class BatchBuilder {
       seqStart: new Int32Array(maxSequences + 1),
       kvLen: new Int32Array(maxSequences),
       blockTable: new Int32Array(maxSequences * maxBlocks),
+      stateSlots: new Int32Array(maxSequences),
       logitRows: new Int32Array(maxLogitRows),
       baseLen: new Int32Array(maxSequences),
       copies: new Int32Array(2 * maxSequences),
+      stateCopies: new Int32Array(0),
+      stateCopyCount: 0,
     };
   }
 

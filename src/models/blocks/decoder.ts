@@ -33,6 +33,7 @@ export function decoder(w: Weights, p: DecoderParts): Decoder {
     hidden: table.shape[1],
     maxPositions: w.ropes.reduce((n, rope) => Math.max(n, rope.maxPositions ?? 0), p.maxPositions),
     caches: w.caches,
+    states: w.states,
     ropes: w.ropes,
     forward(s) {
       step = s;
