@@ -17,6 +17,33 @@ export function rowRange(t: SourceTensor, first: number, rows: number, width: nu
   };
 }
 
+/** Runs of rows `[first, count]` of a tensor of rows of `width`, one behind the other. */
+export function rowRuns(
+  t: SourceTensor,
+  runs: readonly (readonly [first: number, count: number])[],
+  width: number,
+  name: string,
+): SourceTensor {
+  const total = runs.reduce((n, [, count]) => n + count, 0);
+  return {
+    ...t,
+    name,
+    shape: [total, width],
+    async readRows(first, n, target) {
+      const bytes = n > 0 ? target.length / n : 0;
+      let start = 0;
+      for (const [at, count] of runs) {
+        const from = Math.max(first, start);
+        const to = Math.min(first + n, start + count);
+        if (from < to) {
+          await t.readRows(at + from - start, to - from, target.subarray((from - first) * bytes, (to - first) * bytes));
+        }
+        start += count;
+      }
+    },
+  };
+}
+
 /**
  * A tensor `[count, rows, columns]` as `[count * columns, rows]`: every matrix transposed. One matrix at a time is held in
  * memory while rows of it are read, so they should be asked for in order.

@@ -72,6 +72,14 @@ export interface WeightsOptions {
   readonly dtype?: 'auto' | 'f32';
 }
 
+/** `size` values of a stored vector: all of it, or `runs` of `[first, count]` of a vector of `stored` values. */
+export interface VectorPart {
+  readonly name: string;
+  readonly size: number;
+  readonly stored?: number;
+  readonly runs?: readonly (readonly [first: number, count: number])[];
+}
+
 /**
  * A cursor into a checkpoint: `w.at('layers', 3).matrix('q_proj.weight')`. Asking for a tensor registers it; `load`
  * then reads all of them once, in file order. What nobody asked for is reported by `unused`.
@@ -148,16 +156,16 @@ export class Weights {
   }
 
   /** Vectors one behind the other, as f32. Without `required`, a part that the checkpoint lacks is zeros. */
-  vector(parts: readonly { readonly name: string; readonly size: number }[], required = true): Tensor {
+  vector(parts: readonly VectorPart[], required = true): Tensor {
     const found = parts.map((p) => (required || this.has(p.name) ? this.#find(p.name) : undefined));
     const sources = found.filter((t) => t !== undefined);
-    const key = parts.map((p) => this.#prefix + p.name).join('+');
+    const key = parts.map((p) => this.#prefix + p.name + (p.runs ? `[${p.runs}]` : '')).join('+');
     const seen = this.#build.tensors.get(key);
     if (seen) return seen;
     found.forEach((t, i) => {
-      const size = (parts[i] as { size: number }).size;
+      const { size, stored = size } = parts[i] as VectorPart;
       if (t) checkType(t);
-      if (t && sizeOf(t.shape) !== size) throw wrongShape(t, [size]);
+      if (t && sizeOf(t.shape) !== stored) throw wrongShape(t, [stored]);
     });
     const total = parts.reduce((n, p) => n + p.size, 0);
     const tensor = this.backend.persistent([total], 'f32');
@@ -168,7 +176,14 @@ export class Weights {
       let at = 0;
       for (const [i, part] of parts.entries()) {
         const source = found[i];
-        if (source) values.set(await readValues(source, this.#build.codec), at);
+        if (source) {
+          const read = await readValues(source, this.#build.codec);
+          let to = at;
+          for (const [first, count] of part.runs ?? [[0, part.size]]) {
+            values.set(read.subarray(first, first + count), to);
+            to += count;
+          }
+        }
         at += part.size;
       }
       this.backend.write(tensor, values);

@@ -96,6 +96,18 @@ export function layerTypes(
   return stated.slice(0, layers);
 }
 
+/** `layer_types` of hybrid models: what stands in the place of attention, by layer. */
+export function hybridTypes<T>(
+  stated: readonly T[] | undefined,
+  layers: number,
+  rule: ((layer: number) => T) | undefined,
+): readonly T[] {
+  if (stated !== undefined && stated.length >= layers) return stated.slice(0, layers);
+  if (stated !== undefined || rule === undefined)
+    throw s.configError('layer_types', `${layers} entries`, stated?.length);
+  return Array.from({ length: layers }, (_, i) => rule(i));
+}
+
 /** The window of a layer: `sliding_window` on sliding layers, none on the others. */
 export function windowOf(
   c: { readonly layer_types: readonly LayerType[]; readonly sliding_window: number | undefined },

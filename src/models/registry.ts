@@ -61,6 +61,27 @@ const rows: readonly Row[] = [
     load: async () => erased((await import('./text/qwen.ts')).qwen3Moe),
   },
   {
+    title: 'Qwen3-Next',
+    hf: ['Qwen3NextForCausalLM'],
+    modelTypes: ['qwen3_next'],
+    gguf: [],
+    load: async () => erased((await import('./text/qwenHybrid.ts')).qwen3Next),
+  },
+  {
+    title: 'Qwen 3.5',
+    hf: ['Qwen3_5ForCausalLM'],
+    modelTypes: ['qwen3_5_text'],
+    gguf: [],
+    load: async () => erased((await import('./text/qwenHybrid.ts')).qwen35),
+  },
+  {
+    title: 'Qwen 3.5 MoE',
+    hf: ['Qwen3_5MoeForCausalLM'],
+    modelTypes: ['qwen3_5_moe_text'],
+    gguf: [],
+    load: async () => erased((await import('./text/qwenHybrid.ts')).qwen35Moe),
+  },
+  {
     title: 'Phi 3',
     hf: ['Phi3ForCausalLM'],
     modelTypes: ['phi3'],
@@ -94,6 +115,27 @@ const rows: readonly Row[] = [
     modelTypes: ['smollm3'],
     gguf: ['smollm3'],
     load: async () => erased((await import('./text/smollm3.ts')).smollm3),
+  },
+  {
+    title: 'Granite hybrid',
+    hf: ['GraniteMoeHybridForCausalLM'],
+    modelTypes: ['granitemoehybrid'],
+    gguf: [],
+    load: async () => erased((await import('./text/granite.ts')).graniteHybrid),
+  },
+  {
+    title: 'LFM2',
+    hf: ['Lfm2ForCausalLM'],
+    modelTypes: ['lfm2'],
+    gguf: [],
+    load: async () => erased((await import('./text/lfm2.ts')).lfm2),
+  },
+  {
+    title: 'LFM2 MoE',
+    hf: ['Lfm2MoeForCausalLM'],
+    modelTypes: ['lfm2_moe'],
+    gguf: [],
+    load: async () => erased((await import('./text/lfm2.ts')).lfm2Moe),
   },
 ];
 

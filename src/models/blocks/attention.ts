@@ -1,6 +1,6 @@
 import type { AttentionOptions, NormOptions, QkvOptions } from '../../core/backend.ts';
 import type { Mixer, Rope } from '../../core/model.ts';
-import { attention as attend, linear, linearAdd, qkvStore } from '../../core/ops.ts';
+import { attention as attend, linear, linearAdd, mulInto, qkvStore, unaryInto } from '../../core/ops.ts';
 import type { Weights } from '../../core/weights.ts';
 import { projection } from './linear.ts';
 
@@ -21,6 +21,10 @@ export interface AttentionSpec {
   /** Whether the projections have biases; absent, as the checkpoint has them. */
   readonly bias?: boolean | undefined;
   readonly outBias?: boolean | undefined;
+  /** Rows of `q_proj` hold each head's query and, behind it, a gate whose sigmoid multiplies the head's result. */
+  readonly gated?: boolean | undefined;
+  /** Name of the output projection; `o_proj` when absent. */
+  readonly outName?: string | undefined;
 }
 
 /** Grouped-query attention over the step's cache: `q_proj`, `k_proj`, `v_proj` (or a fused `qkv_proj`) and `o_proj`. */
@@ -29,15 +33,22 @@ export function attention(w: Weights, a: AttentionSpec): Mixer {
   const sizes = { heads, kvHeads, headDim, valueDim: headDim };
   const qRows = heads * headDim;
   const kvRows = kvHeads * headDim;
+  const halves = (at: number) => ({
+    stored: 2 * qRows,
+    runs: Array.from({ length: heads }, (_, h) => [2 * h * headDim + at, headDim] as const),
+  });
   const parts = w.has('qkv_proj.weight')
     ? [{ name: 'qkv_proj', rows: qRows + 2 * kvRows }]
     : [
-        { name: 'q_proj', rows: qRows },
+        { name: 'q_proj', rows: qRows, ...(a.gated ? halves(0) : {}) },
         { name: 'k_proj', rows: kvRows },
         { name: 'v_proj', rows: kvRows },
       ];
   const input = projection(w, parts, hidden, a.bias);
-  const output = projection(w, [{ name: 'o_proj', rows: hidden }], qRows, a.outBias);
+  const output = projection(w, [{ name: a.outName ?? 'o_proj', rows: hidden }], qRows, a.outBias);
+  const gate = a.gated
+    ? projection(w, [{ name: 'q_proj', rows: qRows, ...halves(headDim) }], hidden, a.bias)
+    : undefined;
   const table = a.rope ? w.declareRope(a.rope) : 0;
   const rope = a.rope ? { headDim, rotaryDim: a.rope.rotaryDim, interleaved: false } : undefined;
   const store: QkvOptions = { ...sizes, rope, qNorm, kNorm };
@@ -47,6 +58,7 @@ export function attention(w: Weights, a: AttentionSpec): Mixer {
     const kv = s.caches[cache]!;
     const q = qkvStore(linear(x, input.weight, input.plain), rope ? s.cosSin[table] : undefined, kv, s.batch, store);
     const y = attend(q, kv, s.batch, look);
+    if (gate) mulInto(y, unaryInto('sigmoid', linear(x, gate.weight, gate.plain)));
     return residual ? linearAdd(residual, y, output.weight, output.adding) : linear(y, output.weight, output.plain);
   };
 }

@@ -14,13 +14,15 @@ export interface DecoderParts {
   readonly maxPositions: number;
   /** Multiplies the embeddings. */
   readonly embedScale?: number | undefined;
+  /** Multiplies the logits. */
+  readonly logitScale?: number | undefined;
   /** `cap * tanh(logit / cap)`. */
   readonly logitCap?: number | undefined;
 }
 
 /** The loop every decoder-only model shares. Only the residual stream outlives a layer. */
 export function decoder(w: Weights, p: DecoderParts): Decoder {
-  const { table, head, embedScale = 1, logitCap } = p;
+  const { table, head, embedScale = 1, logitScale = 1, logitCap } = p;
   // Prepared once, so that a step makes no closures: they look at the step and the stream of the moment.
   let step: Step;
   let stream: Tensor;
@@ -51,6 +53,7 @@ export function decoder(w: Weights, p: DecoderParts): Decoder {
       const normed = norm(stream, p.norm);
       s.trace?.('norm', normed);
       const logits = linear(normed, head);
+      if (logitScale !== 1) scaleInto(logits, logitScale);
       return logitCap === undefined ? logits : unaryInto('softcap', logits, logitCap);
     },
   };

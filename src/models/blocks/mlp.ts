@@ -10,19 +10,24 @@ export interface GatedMlpSpec {
   readonly activation: Activation;
   /** Whether the projections have biases; absent, as the checkpoint has them. */
   readonly bias?: boolean | undefined;
+  /** Gate, up and down where they are not called `gate_proj`, `up_proj`, `down_proj`. */
+  readonly names?: readonly [gate: string, up: string, down: string] | undefined;
+  /** The matrix of gate above up; `gate_up_proj` when absent. */
+  readonly fused?: string | undefined;
 }
 
 /** `down(activation(gate(x)) * up(x))`, with `gate_proj` and `up_proj` apart or fused as `gate_up_proj`. */
 export function gatedMlp(w: Weights, m: GatedMlpSpec): Mixer {
-  const { hidden, intermediate, activation, bias } = m;
-  const parts = w.has('gate_up_proj.weight')
-    ? [{ name: 'gate_up_proj', rows: 2 * intermediate }]
+  const { hidden, intermediate, activation, bias, fused = 'gate_up_proj' } = m;
+  const [gateName, upName, downName] = m.names ?? ['gate_proj', 'up_proj', 'down_proj'];
+  const parts = w.has(`${fused}.weight`)
+    ? [{ name: fused, rows: 2 * intermediate }]
     : [
-        { name: 'gate_proj', rows: intermediate },
-        { name: 'up_proj', rows: intermediate },
+        { name: gateName, rows: intermediate },
+        { name: upName, rows: intermediate },
       ];
   const input = projection(w, parts, hidden, bias);
-  const output = projection(w, [{ name: 'down_proj', rows: hidden }], intermediate, bias);
+  const output = projection(w, [{ name: downName, rows: hidden }], intermediate, bias);
   const gate: GluOptions = { activation };
   return (x, _s, residual) => {
     const y = glu(linear(x, input.weight, input.plain), gate);
