@@ -2,6 +2,7 @@ import type { Ops, RawWeight, WeightData } from '../../core/backend.ts';
 import type { OpHost } from './host.ts';
 import { elementwiseOps } from './ops/elementwise.ts';
 import { layoutOps } from './ops/layout.ts';
+import { normalizeOps } from './ops/normalize.ts';
 import { reduceOps } from './ops/reduce.ts';
 import { spatialOps } from './ops/spatial.ts';
 
@@ -16,6 +17,7 @@ export function createOps(host: OpHost): {
       ...layoutOps(host, () => {}),
       ...reduceOps(host),
       ...spatialOps(host),
+      ...normalizeOps(host),
     } as unknown as Ops,
     loadWeight: () => Promise.reject(new Error('not yet')),
   };

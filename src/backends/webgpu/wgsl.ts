@@ -118,6 +118,46 @@ export const BINARY: Readonly<Record<BinaryKind, string>> = {
   equal: 'select(0.0, 1.0, x == y)',
 };
 
+/** Conversions by bits, since shaders may flush subnormal numbers: round to nearest, ties to even. */
+export const CONVERSIONS = `
+fn half_to_float(h: u32) -> f32 {
+  let sign = (h & 0x8000u) << 16u;
+  let exponent = (h >> 10u) & 31u;
+  let fraction = h & 1023u;
+  if (exponent == 31u) { return bitcast<f32>(sign | 0x7f800000u | (fraction << 13u)); }
+  if (exponent == 0u) { return select(1.0, -1.0, sign != 0u) * f32(fraction) * 0.000000059604644775390625; }
+  return bitcast<f32>(sign | ((exponent + 112u) << 23u) | (fraction << 13u));
+}
+fn float_to_half(v: f32) -> u32 {
+  let w = bitcast<u32>(v);
+  let sign = (w >> 16u) & 0x8000u;
+  let a = w & 0x7fffffffu;
+  if (a > 0x7f800000u) { return sign | 0x7e00u; }
+  if (a >= 0x477ff000u) { return sign | 0x7c00u; }
+  if (a >= 0x38800000u) {
+    let kept = a - 0x38000000u;
+    return sign | ((kept + 0xfffu + ((kept >> 13u) & 1u)) >> 13u);
+  }
+  if (a < 0x33000000u) { return sign; }
+  let shift = 126u - (a >> 23u);
+  let m = (a & 0x7fffffu) | 0x800000u;
+  let low = m >> shift;
+  let rest = m & ((1u << shift) - 1u);
+  let half = 1u << (shift - 1u);
+  return sign | (low + select(0u, 1u, rest > half || (rest == half && (low & 1u) == 1u)));
+}
+fn float_to_bf16(v: f32) -> u32 {
+  let w = bitcast<u32>(v);
+  if ((w & 0x7fffffffu) > 0x7f800000u) { return (w >> 16u) | 0x40u; }
+  return (w + 0x7fffu + ((w >> 16u) & 1u)) >> 16u;
+}
+fn to_i32(v: f32) -> i32 {
+  if (v >= 2147483648.0) { return 2147483647; }
+  if (v < -2147483648.0) { return -2147483647 - 1; }
+  return i32(v);
+}
+`;
+
 /** The activation as a function of one number. */
 export function activationFunction(kind: Activation): string {
   return `${FUNCTIONS}
