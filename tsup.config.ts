@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync, rmSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { defineConfig, type Options } from 'tsup';
 
 const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string };
@@ -37,6 +38,21 @@ export default defineConfig(({ dts }) => [
   { ...shared, format: 'esm', entry: library },
   // A module of CommonJS has no import.meta.url; the shim gives it one.
   { ...shared, format: 'cjs', entry: library, shims: true },
+  // What the condition `browser` of package.json leads to; bundlers for the web follow it.
+  {
+    ...shared,
+    format: 'esm',
+    entry: library,
+    outDir: 'dist/browser',
+    esbuildPlugins: [
+      {
+        name: 'browser-platform',
+        setup(build) {
+          build.onResolve({ filter: /\/detect\.ts$/ }, () => ({ path: resolve('src/platform/detectBrowser.ts') }));
+        },
+      },
+    ],
+  },
   // `--no-dts` leaves the types out, for a quick start.
   ...(dts === false ? [] : [{ ...shared, format: ['esm', 'cjs'], entry: library, dts: { only: true } } as Options]),
   {
