@@ -234,6 +234,21 @@ export class Weights {
     return this.#find(name);
   }
 
+  /** A persistent tensor of whole numbers that the model itself makes; equal keys share it. */
+  constant(key: string, values: Int32Array, shape: Shape): Tensor {
+    const seen = this.#build.tensors.get(key);
+    if (seen) return seen;
+    const tensor = this.backend.upload(values, shape, 'i32');
+    this.#build.tensors.set(key, tensor);
+    return tensor;
+  }
+
+  /** The tensor with its values as F32. */
+  expanded(t: SourceTensor): SourceTensor {
+    checkType(t);
+    return { ...t, type: storageType('F32'), readRows: expandRows(t, this.#build.codec) };
+  }
+
   /** Reserves a key/value cache for one layer; the number finds it in `Step.caches`. */
   declareCache(spec: KvSpec): number {
     return this.#build.caches.push(spec) - 1;
@@ -324,20 +339,21 @@ export class Weights {
     if (this.#build.dtype === 'auto' || part.type.name === 'F32') {
       return { type: part.type, rows, readRows: (first, n, target) => part.readRows(first, n, target) };
     }
-    const codec = this.#build.codec;
-    const stored = storedRowBytes(part);
-    return {
-      type: storageType('F32'),
-      rows,
-      async readRows(first, n, target) {
-        const bytes = new Uint8Array(n * stored);
-        await part.readRows(first, n, bytes);
-        const values = new Float32Array(n * width);
-        codec.dequantizeInto(part.type, bytes, 0, values, 0, n * width);
-        target.set(new Uint8Array(values.buffer));
-      },
-    };
+    return { type: storageType('F32'), rows, readRows: expandRows(part, this.#build.codec) };
   }
+}
+
+/** Reads rows as F32. */
+function expandRows(t: SourceTensor, codec: Codec): SourceTensor['readRows'] {
+  const width = t.shape[t.shape.length - 1] as number;
+  const stored = storedRowBytes(t);
+  return async (first, n, target) => {
+    const bytes = new Uint8Array(n * stored);
+    await t.readRows(first, n, bytes);
+    const values = new Float32Array(n * width);
+    codec.dequantizeInto(t.type, bytes, 0, values, 0, n * width);
+    target.set(new Uint8Array(values.buffer));
+  };
 }
 
 /** Bytes of one row (last axis) as stored. */

@@ -1,6 +1,7 @@
 import type { AttentionOptions, NormOptions, QkvOptions } from '../../core/backend.ts';
 import type { Mixer, Rope } from '../../core/model.ts';
 import { attention as attend, linear, linearAdd, mulInto, qkvStore, unaryInto } from '../../core/ops.ts';
+import type { Tensor } from '../../core/tensor.ts';
 import type { Weights } from '../../core/weights.ts';
 import { projection } from './linear.ts';
 
@@ -15,9 +16,14 @@ export interface AttentionSpec {
   readonly softcap?: number | undefined;
   /** Absent on layers without position encoding. */
   readonly rope?: Rope | undefined;
-  /** Norms of each query and key head. */
+  /** Rotates neighbouring pairs instead of the two halves of a head. */
+  readonly interleaved?: boolean | undefined;
+  /** Norms of each query and key head, before the rotation or after it. */
   readonly qNorm?: NormOptions | undefined;
   readonly kNorm?: NormOptions | undefined;
+  readonly normAfterRope?: boolean | undefined;
+  /** A logit for each head that takes part in the softmax and stands for no position. */
+  readonly sinks?: Tensor | undefined;
   /** Whether the projections have biases; absent, as the checkpoint has them. */
   readonly bias?: boolean | undefined;
   readonly outBias?: boolean | undefined;
@@ -29,7 +35,7 @@ export interface AttentionSpec {
 
 /** Grouped-query attention over the step's cache: `q_proj`, `k_proj`, `v_proj` (or a fused `qkv_proj`) and `o_proj`. */
 export function attention(w: Weights, a: AttentionSpec): Mixer {
-  const { hidden, heads, kvHeads, headDim, scale, window, softcap, qNorm, kNorm } = a;
+  const { hidden, heads, kvHeads, headDim, scale, window, softcap, sinks, qNorm, kNorm, normAfterRope } = a;
   const sizes = { heads, kvHeads, headDim, valueDim: headDim };
   const qRows = heads * headDim;
   const kvRows = kvHeads * headDim;
@@ -50,9 +56,9 @@ export function attention(w: Weights, a: AttentionSpec): Mixer {
     ? projection(w, [{ name: 'q_proj', rows: qRows, ...halves(headDim) }], hidden, a.bias)
     : undefined;
   const table = a.rope ? w.declareRope(a.rope) : 0;
-  const rope = a.rope ? { headDim, rotaryDim: a.rope.rotaryDim, interleaved: false } : undefined;
-  const store: QkvOptions = { ...sizes, rope, qNorm, kNorm };
-  const look: AttentionOptions = { ...sizes, scale, window, softcap };
+  const rope = a.rope ? { headDim, rotaryDim: a.rope.rotaryDim, interleaved: a.interleaved ?? false } : undefined;
+  const store: QkvOptions = { ...sizes, rope, qNorm, kNorm, normAfterRope };
+  const look: AttentionOptions = { ...sizes, scale, window, softcap, sinks };
   const cache = w.declareCache({ kvHeads, keyDim: headDim, valueDim: headDim, dtype: 'f32' });
   return (x, s, residual) => {
     const kv = s.caches[cache]!;

@@ -1,4 +1,4 @@
-import type { Batch, NormOptions } from '../../core/backend.ts';
+import type { Batch, LinearOptions, NormOptions } from '../../core/backend.ts';
 import type { Decoder, Layer, Step } from '../../core/model.ts';
 import { gatherRows, linear, norm, scaleInto, unaryInto } from '../../core/ops.ts';
 import type { Tensor } from '../../core/tensor.ts';
@@ -11,6 +11,7 @@ export interface DecoderParts {
   readonly norm: NormOptions;
   /** The table again in models with tied embeddings. */
   readonly head: Weight;
+  readonly headBias?: Tensor | undefined;
   readonly maxPositions: number;
   /** Multiplies the embeddings. */
   readonly embedScale?: number | undefined;
@@ -22,7 +23,8 @@ export interface DecoderParts {
 
 /** The loop every decoder-only model shares. Only the residual stream outlives a layer. */
 export function decoder(w: Weights, p: DecoderParts): Decoder {
-  const { table, head, embedScale = 1, logitScale = 1, logitCap } = p;
+  const { table, head, headBias: bias, embedScale = 1, logitScale = 1, logitCap } = p;
+  const output: LinearOptions = { bias };
   // Prepared once, so that a step makes no closures: they look at the step and the stream of the moment.
   let step: Step;
   let stream: Tensor;
@@ -52,7 +54,7 @@ export function decoder(w: Weights, p: DecoderParts): Decoder {
       }
       const normed = norm(stream, p.norm);
       s.trace?.('norm', normed);
-      const logits = linear(normed, head);
+      const logits = linear(normed, head, output);
       if (logitScale !== 1) scaleInto(logits, logitScale);
       return logitCap === undefined ? logits : unaryInto('softcap', logits, logitCap);
     },

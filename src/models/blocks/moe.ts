@@ -21,12 +21,14 @@ export interface MoeSpec extends Routing, Omit<ExpertsSpec, 'glu'> {
   /** Where the experts lie; `experts` when absent, the cursor itself when empty. */
   readonly at?: string | undefined;
   /** A gated MLP beside the experts; `gated` names a row whose sigmoid weighs it. */
-  readonly shared?: {
-    readonly name: string;
-    readonly intermediate: number;
-    readonly gated?: string | undefined;
-    readonly bias?: boolean | undefined;
-  };
+  readonly shared?:
+    | {
+        readonly name: string;
+        readonly intermediate: number;
+        readonly gated?: string | undefined;
+        readonly bias?: boolean | undefined;
+      }
+    | undefined;
 }
 
 /** `x → Σ weight · expert(x) (+ shared(x))`. Only chosen experts are computed. */

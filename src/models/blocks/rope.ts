@@ -34,6 +34,10 @@ const parameters = s.object({
   long_factor: s.optional(s.array(s.positive)),
   low_freq_factor: s.optional(s.positive),
   high_freq_factor: s.optional(s.positive),
+  /** Keys that single architectures have: a stretch of the base, and magnitudes. */
+  alpha: s.optional(s.number),
+  short_mscale: s.optional(s.number),
+  long_mscale: s.optional(s.number),
 });
 
 /** Where a configuration speaks of rotation: the nested object, and the top-level keys of older files. */
@@ -55,6 +59,8 @@ export interface RopeSpec {
   readonly maxPositions: number;
   readonly originalMax: number;
   readonly parameters: s.Infer<typeof parameters>;
+  /** Factors of sines and cosines in sequences up to the original length, and in longer ones. */
+  readonly magnitudes?: { readonly short: number; readonly long: number } | undefined;
   /** For messages. */
   readonly path: string;
 }
@@ -119,21 +125,26 @@ class RopeTable implements Rope {
   readonly maxPositions: number | undefined;
   readonly #frequencies: Frequencies;
   readonly #factor: number;
+  readonly #longFactor: number;
+  readonly #originalMax: number;
 
   constructor(spec: RopeSpec, headDim: number, rotaryDim: number, frequencies: Frequencies) {
     this.rotaryDim = rotaryDim;
     this.key = JSON.stringify([{ ...spec, path: '' }, headDim]);
-    this.switchLength = frequencies.switchLength;
+    const { short, long } = spec.magnitudes ?? {};
+    this.switchLength = short === long ? frequencies.switchLength : spec.originalMax;
     this.growsBeyond = frequencies.growsBeyond;
     this.maxPositions = frequencies.maxPositions;
     this.#frequencies = frequencies;
-    this.#factor = attentionFactor(spec);
+    this.#factor = short ?? attentionFactor(spec);
+    this.#longFactor = long ?? this.#factor;
+    this.#originalMax = spec.originalMax;
   }
 
   fill(out: Float32Array, at: number, position: number, length: number): void {
     const inverse = this.#frequencies.at(length);
     const pairs = inverse.length;
-    const factor = this.#factor;
+    const factor = length > this.#originalMax ? this.#longFactor : this.#factor;
     const p = fround(position);
     for (let i = 0; i < pairs; i++) {
       const angle = fround(p * inverse[i]!);
@@ -256,7 +267,16 @@ function attentionFactor(spec: RopeSpec): number {
     const factor = p.factor ?? maxPositions / originalMax;
     return factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(originalMax));
   }
-  const factor = yarnFactor(spec);
-  const scale = (m: number) => (factor <= 1 ? 1 : 0.1 * m * Math.log(factor) + 1);
+  const scale = (m: number) => magnitude(yarnFactor(spec), m);
   return p.mscale && p.mscale_all_dim ? scale(p.mscale) / scale(p.mscale_all_dim) : scale(1);
+}
+
+function magnitude(factor: number, m: number): number {
+  return factor <= 1 ? 1 : 0.1 * m * Math.log(factor) + 1;
+}
+
+/** What queries and keys of latent attention are each scaled with, for `mscale_all_dim`. */
+export function yarnScale(spec: RopeSpec): number {
+  const { kind, parameters: p } = spec;
+  return kind !== 'default' && p.mscale_all_dim ? magnitude(yarnFactor(spec), p.mscale_all_dim) : 1;
 }

@@ -101,7 +101,8 @@ function chooser(r: Routing): (logits: Tensor) => Routes {
     const { values, indices } = plain ? topk(all, topK) : pickBest(all, r, limited);
     if (renormalize) {
       const total = reduce('sum', values, 1);
-      if (added || least) unaryInto('clamp', scaleInto(total, 1, added), least, -LOWEST);
+      if (added) scaleInto(total, 1, added);
+      if (least) unaryInto('clamp', total, least, -LOWEST);
       binaryInto('div', values, total);
     }
     return { weights: values, experts: indices };

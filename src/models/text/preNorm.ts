@@ -1,3 +1,4 @@
+import type { NormOptions } from '../../core/backend.ts';
 import type { Decoder, Mixer, Rope } from '../../core/model.ts';
 import type { Weights } from '../../core/weights.ts';
 import type { TextConfig } from '../arch.ts';
@@ -12,8 +13,12 @@ import { rmsNorm } from '../blocks/norm.ts';
 export interface Variation {
   readonly rope: (layer: number) => Rope | undefined;
   readonly window?: (layer: number) => number | undefined;
-  /** RMS norm on each query and key head. */
-  readonly headNorms?: boolean;
+  /** RMS norm on each query and key head, `q_norm` and `k_norm` before the rotation where nothing else is said. */
+  readonly headNorms?: boolean | { readonly q: string; readonly k: string; readonly afterRope: boolean };
+  /** Rotates neighbouring pairs. */
+  readonly interleaved?: boolean;
+  /** Each head has a logit of its own in the softmax: `sinks`. */
+  readonly sinks?: boolean;
   /** Biases; absent, as the checkpoint has them. */
   readonly qkvBias?: boolean | undefined;
   readonly outBias?: boolean | undefined;
@@ -24,7 +29,10 @@ export interface Variation {
   readonly gated?: boolean;
   /** Layers that have something else in place of attention. */
   readonly mixer?: (w: Weights, layer: number) => Mixer | undefined;
-  /** Layers whose MLP is something else than the gated one. */
+  readonly headBias?: boolean | undefined;
+  /** Norms of the residual stream that are not RMS norms with a weight. */
+  readonly norm?: (w: Weights) => NormOptions;
+  /** Layers whose MLP is something else than the gated `mlp`; the cursor stands at the layer. */
   readonly mlp?: (w: Weights, layer: number) => Mixer | undefined;
 }
 
@@ -33,18 +41,23 @@ export function preNormModel(w: Weights, c: Omit<TextConfig, 'layer_types'>, v: 
   const m = trunk(w);
   const h = heads(c);
   const hidden = c.hidden_size;
-  const norm = (at: Weights, width: number) => rmsNorm(at, { width, eps: c.rms_norm_eps, plusOne: v.plusOne });
+  const eps = c.rms_norm_eps;
+  const rms = (at: Weights, width: number) => rmsNorm(at, { width, eps, plusOne: v.plusOne });
+  const norm = v.norm ?? ((at: Weights) => rms(at, hidden));
+  const named = v.headNorms === true ? { q: 'q_norm', k: 'k_norm', afterRope: false } : v.headNorms || undefined;
   const { table, head } = tableAndHead(w, m, c);
   return decoder(w, {
     table,
     head,
     maxPositions: c.max_position_embeddings,
-    norm: norm(m.at('norm'), hidden),
+    headBias: v.headBias ? w.tensor('lm_head.bias', [c.vocab_size]) : undefined,
+    norm: norm(m.at('norm')),
     layers: layers(c.num_hidden_layers, (layer) => {
       const l = m.at('layers', layer);
       const a = l.at('self_attn');
+      const headNorm = (name: string) => rms(a.at(name), h.headDim);
       return preNorm({
-        attnNorm: norm(l.at('input_layernorm'), hidden),
+        attnNorm: norm(l.at('input_layernorm')),
         attn:
           v.mixer?.(l, layer) ??
           attention(a, {
@@ -52,16 +65,19 @@ export function preNormModel(w: Weights, c: Omit<TextConfig, 'layer_types'>, v: 
             hidden,
             scale: h.headDim ** -0.5,
             rope: v.rope(layer),
+            interleaved: v.interleaved,
             window: v.window?.(layer),
-            qNorm: v.headNorms ? norm(a.at('q_norm'), h.headDim) : undefined,
-            kNorm: v.headNorms ? norm(a.at('k_norm'), h.headDim) : undefined,
+            qNorm: named && headNorm(named.q),
+            kNorm: named && headNorm(named.k),
+            normAfterRope: named?.afterRope,
+            sinks: v.sinks ? a.tensor('sinks', [h.heads]) : undefined,
             bias: v.qkvBias,
             outBias: v.outBias,
             gated: v.gated,
           }),
-        mlpNorm: norm(l.at('post_attention_layernorm'), hidden),
+        mlpNorm: norm(l.at('post_attention_layernorm')),
         mlp:
-          v.mlp?.(l.at('mlp'), layer) ??
+          v.mlp?.(l, layer) ??
           gatedMlp(l.at('mlp'), {
             hidden,
             intermediate: c.intermediate_size,

@@ -71,11 +71,11 @@ export const qwen3Moe = textArch(
       qkvBias: c.attention_bias,
       outBias: c.attention_bias,
       mlpBias: false,
-      mlp: (at, layer) => {
+      mlp: (l, layer) => {
         const routed =
           c.num_experts > 0 && (layer + 1) % c.decoder_sparse_step === 0 && !c.mlp_only_layers.includes(layer);
         if (!routed) return undefined;
-        return moe(at, {
+        return moe(l.at('mlp'), {
           hidden: c.hidden_size,
           intermediate: c.moe_intermediate_size,
           experts: c.num_experts,

@@ -43,7 +43,7 @@ const OTHER_PARTS = /^(mtp\.|(model\.)?visual\.)/;
 function hybrid(
   w: Weights,
   c: ReturnType<typeof derive<Config>>,
-  mlp: (w: Weights, layer: number) => Mixer | undefined,
+  mlp: (l: Weights, layer: number) => Mixer | undefined,
 ): Decoder {
   w.ignore(OTHER_PARTS);
   return preNormModel(w, c, {
@@ -110,9 +110,9 @@ export const qwen3Next = textArch(
     return { ...derive(c), all };
   },
   (w, c) =>
-    hybrid(w, c, (at, layer) => {
+    hybrid(w, c, (l, layer) => {
       const sparse = c.num_experts > 0 && (layer + 1) % c.decoder_sparse_step === 0;
-      return sparse && !c.mlp_only_layers.includes(layer) ? moe(at, c.all) : undefined;
+      return sparse && !c.mlp_only_layers.includes(layer) ? moe(l.at('mlp'), c.all) : undefined;
     }),
 );
 
@@ -137,5 +137,5 @@ export const qwen35Moe = textArch(
     checkRouting(all);
     return { ...derive(c), all };
   },
-  (w, c) => hybrid(w, c, (at) => moe(at, c.all)),
+  (w, c) => hybrid(w, c, (l) => moe(l.at('mlp'), c.all)),
 );
