@@ -13,7 +13,7 @@ import { type Family, kernelsOf } from '../src/backends/cpu/linear/family.ts';
 import { GROUP, TILE } from '../src/backends/cpu/linear/layout.ts';
 import { ConstantPool } from '../src/backends/cpu/wasm/constants.ts';
 import { ModuleBuilder } from '../src/backends/cpu/wasm/module.ts';
-import { rowBytes, type StorageTypeName, storageType } from '../src/core/dtype.ts';
+import { rowBytes, STORAGE_TYPES, type StorageTypeName } from '../src/core/dtype.ts';
 import { quantFormat } from '../src/quant/index.ts';
 
 const flag = (name: string, fallback: string) => {
@@ -83,9 +83,9 @@ function call(kernel: Kernel, dot: string, args: Readonly<Record<string, number>
 }
 
 /** Stored rows with random codes and small scales. */
-function fillStored(format: StorageTypeName, at: number, size: number): void {
+function fillStored(format: string, at: number, size: number): void {
   const u8 = new Uint8Array(memory.buffer, at, size);
-  const { blockBytes } = storageType(format);
+  const { blockBytes } = STORAGE_TYPES.get(format)!;
   if (blockBytes <= 4) {
     const values = new Float32Array(memory.buffer, at, size / 4);
     for (let i = 0; i < values.length; i++) values[i] = ((i * 37) % 101) / 1000;
@@ -136,7 +136,7 @@ for (const [rows, columns] of shapes) {
       const size = align((rows / GROUP) * family.groupBytes(columns));
       const copies = Math.max(1, Math.floor(streamBytes / size));
       const at = place(size * copies);
-      fillStored(family.format, stored, rows * rowBytes(storageType(family.format), columns)!);
+      fillStored(family.format, stored, rows * rowBytes(STORAGE_TYPES.get(family.format)!, columns)!);
       call(family.repack as Kernel, dot, { source: stored, target: at, groups: rows / GROUP, columns });
       const u8 = new Uint8Array(memory.buffer);
       for (let k = 1; k < copies; k++) u8.copyWithin(at + k * size, at, at + size);

@@ -94,11 +94,12 @@ export function gatherRows(out: Tensor, table: Tensor | Weight, ids: Tensor): vo
   const rows = out.shape[0]!;
   const width = out.size / rows;
   const numbers = ints(ids);
-  const source = 'storage' in table ? dataOf(table) : (table.data as ReferenceWeight).values;
+  const weight = 'storage' in table ? undefined : (table.data as ReferenceWeight);
+  const source = 'storage' in table ? dataOf(table) : undefined;
   const to = dataOf(out);
   for (let r = 0; r < rows; r++) {
     const id = checked('gatherRows', numbers[r]!, table.shape[0]!);
-    to.set(source.subarray(id * width, (id + 1) * width), r * width);
+    to.set(source?.subarray(id * width, (id + 1) * width) ?? weight!.row(id), r * width);
   }
 }
 

@@ -30,14 +30,15 @@ export function matmul(out: Tensor, a: Tensor, b: Tensor, transposed: boolean): 
 
 export function linear(out: Tensor, x: Tensor, w: Weight, options: LinearOptions): void {
   const [features, width] = w.shape;
-  const { values } = w.data as ReferenceWeight;
+  const weight = w.data as ReferenceWeight;
   const from = floats(x);
   const to = floats(out);
   const bias = options.bias && floats(options.bias);
-  for (let r = 0; r < x.rowCount; r++) {
-    for (let o = 0; o < features; o++) {
+  for (let o = 0; o < features; o++) {
+    const row = weight.row(o);
+    for (let r = 0; r < x.rowCount; r++) {
       const before = options.accumulate ? to[r * features + o]! : 0;
-      to[r * features + o] = before + dot(from, r * width, values, o * width, width) + (bias?.[o] ?? 0);
+      to[r * features + o] = before + dot(from, r * width, row, 0, width) + (bias?.[o] ?? 0);
     }
   }
 }
@@ -45,15 +46,15 @@ export function linear(out: Tensor, x: Tensor, w: Weight, options: LinearOptions
 export function linearExperts(out: Tensor, x: Tensor, w: Weight, experts: Tensor, expertCount: number): void {
   const width = w.shape[1];
   const features = w.shape[0] / expertCount;
-  const { values } = w.data as ReferenceWeight;
+  const weight = w.data as ReferenceWeight;
   const from = floats(x);
   const to = floats(out);
   const chosen = ints(experts);
   const perRow = experts.size / x.shape[0]!;
   for (let p = 0; p < experts.size; p++) {
     for (let o = 0; o < features; o++) {
-      const row = (chosen[p]! * features + o) * width;
-      to[p * features + o] = dot(from, Math.floor(p / perRow) * width, values, row, width);
+      const row = weight.row(chosen[p]! * features + o);
+      to[p * features + o] = dot(from, Math.floor(p / perRow) * width, row, 0, width);
     }
   }
 }

@@ -33,7 +33,7 @@ export function cacheSpecs(
 
 function hasBlocks(weights: Iterable<Weight>): boolean {
   for (const w of weights) {
-    if (w.data.formats.some((f) => (STORAGE_TYPES.get(f)?.blockSize ?? 1) > 1)) return true;
+    if (w.data.formats.some((f) => STORAGE_TYPES.get(f)?.blockSize !== 1)) return true;
   }
   return false;
 }

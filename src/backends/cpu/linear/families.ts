@@ -1,9 +1,10 @@
-import type { StorageTypeName } from '../../../core/dtype.ts';
+import type { StorageType, StorageTypeName } from '../../../core/dtype.ts';
 import type { Variant } from '../kernel.ts';
 import { activationOf, BLOCK32_FORMATS, type Block32, offsetsOf } from './block32.ts';
 import type { Activation, Family, MakeFamily } from './family.ts';
 import { FLOAT_FORMATS, floatFamily } from './float.ts';
 import { gatherKernel } from './gather.ts';
+import { groupedFamilies, groupedFamily } from './groupedFamilies.ts';
 import { codeFamilies } from './kquantFamilies.ts';
 import { ACTIVATION_BYTES, BLOCK } from './layout.ts';
 import { quantizeI8, quantizeI16 } from './quantize.ts';
@@ -35,9 +36,22 @@ function block32Family(format: Block32): MakeFamily {
   });
 }
 
-/** Every storage type that has kernels; others are expanded to floats at load. */
+/** Every storage type with kernels of its own; others are expanded to floats at load. */
 export const FAMILIES: ReadonlyMap<StorageTypeName, MakeFamily> = new Map<StorageTypeName, MakeFamily>([
   ...BLOCK32_FORMATS.map((format) => [format.name, block32Family(format)] as const),
   ...codeFamilies(BLOCK32_ACTIVATIONS, block32Family(BLOCK32_FORMATS.find((f) => f.name === 'Q8_0') as Block32)),
+  ...groupedFamilies(),
   ...FLOAT_FORMATS.map((format) => [format.name, floatFamily(format)] as const),
 ]);
+
+/** A family and the key by which it is made once. */
+export type KeyedFamily = readonly [key: string, make: MakeFamily];
+
+export const F32_FAMILY: KeyedFamily = ['F32', FAMILIES.get('F32') as MakeFamily];
+
+/** The family of a storage type, if it has one. */
+export function familyOf(type: StorageType): KeyedFamily | undefined {
+  if (type.grouping) return groupedFamily(type.grouping, type.blockSize);
+  const make = FAMILIES.get(type.name);
+  return make && [type.name, make];
+}

@@ -3,7 +3,6 @@
  * they can be found by identity), describe them here, and list it in `families.ts`.
  */
 import type { RawSection } from '../../../core/backend.ts';
-import type { StorageTypeName } from '../../../core/dtype.ts';
 import type { Kernel, Variant } from '../kernel.ts';
 import type { TileKernel } from './driver.ts';
 import type { GATHER_FIELDS } from './gather.ts';
@@ -24,7 +23,8 @@ export interface Activation {
 }
 
 export interface Family {
-  readonly format: StorageTypeName;
+  /** For reports: a storage type, or the label of grouped rows. */
+  readonly format: string;
   readonly activation: Activation;
   /** Bytes of a group of 8 rows. */
   groupBytes(columns: number): number;

@@ -324,7 +324,8 @@ function floatActivation(name: string, factor: number): Activation {
     sumBytes: () => 0,
   };
 }
-const PLAIN = floatActivation('interleave', 1);
+/** Rows as they are, those of a tile side by side. */
+export const PLAIN = floatActivation('interleave', 1);
 const SCALED = floatActivation('interleave.scaled', ACTIVATION_SCALE);
 
 export function floatFamily(format: FloatFormat): MakeFamily {

@@ -7,7 +7,7 @@ import type { Kernels } from '../kernels.ts';
 import type { CpuMemory } from '../memory.ts';
 import type { Ring } from '../ring.ts';
 import { expertsKernel } from './experts.ts';
-import { FAMILIES } from './families.ts';
+import { F32_FAMILY, familyOf } from './families.ts';
 import type { Family, MakeFamily } from './family.ts';
 import { checkedHalves } from './finite.ts';
 import { GROUP, groupsOf } from './layout.ts';
@@ -97,9 +97,10 @@ export class WeightLoader {
         `weight "${name}": expected rows of whole ${raw.type.name} blocks (${blockSize}), got ${columns} columns`,
       );
     }
-    const make = this.#host.expand ? undefined : FAMILIES.get(raw.type.name);
-    const family = make ? this.#family(raw.type.name, make) : this.#family('F32', FAMILIES.get('F32') as MakeFamily);
-    const source = make
+    const known = this.#host.expand ? undefined : familyOf(raw.type);
+    const [key, make] = known ?? F32_FAMILY;
+    const family = this.#family(key, make);
+    const source = known
       ? (family.rewrite?.(raw, columns) ?? raw)
       : raw.type.name === 'F32'
         ? raw
@@ -181,11 +182,11 @@ export class WeightLoader {
     return pair;
   }
 
-  #family(format: string, make: MakeFamily): Family {
-    let family = this.#families.get(format);
+  #family(key: string, make: MakeFamily): Family {
+    let family = this.#families.get(key);
     if (!family) {
       family = make(this.#host.kernels.variant);
-      this.#families.set(format, family);
+      this.#families.set(key, family);
     }
     return family;
   }

@@ -1,0 +1,260 @@
+import { afterEach, describe, expect, it } from 'vitest';
+import { type CpuOptions, createCpuBackend } from '../../src/backends/cpu/index.ts';
+import { groupedFamily } from '../../src/backends/cpu/linear/groupedFamilies.ts';
+import { groupsOf, TILE } from '../../src/backends/cpu/linear/layout.ts';
+import { ReferenceBackend } from '../../src/backends/reference/index.ts';
+import type { Backend } from '../../src/core/backend.ts';
+import { rowBytes, type StorageType, storageType } from '../../src/core/dtype.ts';
+import { codeBits, type Grouping, groupedRow, groupedType } from '../../src/core/grouped.ts';
+import { Weight } from '../../src/core/weight.ts';
+import { dequantizeInto, quantize } from '../../src/quant/index.ts';
+import { bench, bits, DATA, enableRelaxedSimd, random, SIMD } from './support.ts';
+
+enableRelaxedSimd();
+
+const grouping = (code: Grouping['code'], group: number, bias: boolean, indexed = false): Grouping => ({
+  label: 'SOME4',
+  ...{ code, group, bias, indexed },
+});
+
+/** Groupings and widths: every code, groups that divide the row or not, one group, indexed columns. */
+const CASES: readonly (readonly [string, Grouping, number])[] = [
+  ['u4, groups of 32', grouping('u4', 32, true), 96],
+  ['u4, a shorter last group', grouping('u4', 32, true), 84],
+  ['u4, one group', grouping('u4', 64, true), 64],
+  ['u4, indexed', grouping('u4', 3, true, true), 70],
+  ['u8, groups of 16', grouping('u8', 16, true), 53],
+  ['u8, indexed', grouping('u8', 5, true, true), 37],
+  ['i8, one group', grouping('i8', 1000, false), 41],
+  ['e4m3, groups of 128', grouping('e4m3', 128, false), 300],
+  ['nf4', grouping('nf4', 64, false), 128],
+  ['fp4', grouping('fp4', 32, false), 96],
+  ['e2m1, groups of 16', grouping('e2m1', 16, false), 48],
+];
+
+/** Random rows. */
+function storedRows(g: Grouping, columns: number, rows: number, seed: number): Uint8Array {
+  const next = random(seed);
+  const layout = groupedRow(g, columns);
+  const out = new Uint8Array(rows * layout.bytes);
+  const view = new DataView(out.buffer);
+  const order = Array.from({ length: columns }, () => Math.floor(next() * layout.groups));
+  for (let row = 0, at = 0; row < rows; row++, at += layout.bytes) {
+    for (let i = 0; i < layout.groups; i++) {
+      view.setFloat32(at + 4 * i, (next() - 0.3) * 0.1, true);
+      if (g.bias) view.setFloat32(at + layout.biases + 4 * i, next() - 0.5, true);
+    }
+    if (g.indexed) {
+      order.forEach((group, k) => {
+        view.setUint16(at + layout.index + 2 * k, group, true);
+      });
+    }
+    for (let i = layout.codes; i < layout.bytes; i++) {
+      const byte = Math.floor(next() * 256);
+      out[at + i] = g.code === 'e4m3' && (byte & 127) === 127 ? 0 : byte;
+    }
+  }
+  return out;
+}
+
+function decoded(type: StorageType, bytes: Uint8Array, elements: number): Float32Array {
+  const out = new Float32Array(elements);
+  dequantizeInto(type, bytes, 0, out, 0, elements);
+  return out;
+}
+
+describe.each(CASES)('grouped rows, %s', (_, g, columns) => {
+  const type = groupedType(g, columns);
+  const family = groupedFamily(g, columns)[1](SIMD);
+  const kernels = [family.repack, family.gather, family.activation.kernel, ...family.tiles];
+
+  function setup(rows: number, tokens: number, variant = SIMD) {
+    const b = bench(kernels, variant, 1 << 20);
+    let next = DATA;
+    const place = (bytes: number) => {
+      next += Math.ceil(bytes / 64) * 64;
+      return next - Math.ceil(bytes / 64) * 64;
+    };
+    const padded = groupsOf(rows) * 8;
+    const at = {
+      stored: place(padded * type.blockBytes),
+      w: place((padded / 8) * family.groupBytes(columns)),
+      x: place(tokens * columns * 4),
+      q: place(tokens * columns * 4 * 3),
+      y: place(tokens * (rows + 3) * 4),
+      bias: place(padded * 4),
+    };
+    const stored = storedRows(g, columns, rows, rows + 1);
+    b.views.u8.set(stored, at.stored);
+    const noise = random(7);
+    for (let i = 0; i < tokens * columns; i++) b.views.f32[at.x / 4 + i] = noise() - 0.5;
+    for (let i = 0; i < padded; i++) b.views.f32[at.bias / 4 + i] = noise() - 0.5;
+    return { b, at, stored, rows, tokens };
+  }
+
+  function multiply(s: ReturnType<typeof setup>, how: 'wasm' | 'twin', nt = 1, copyStride = 0): Uint32Array {
+    const { b, at, rows, tokens } = s;
+    const yStride = (rows + 3) * 4;
+    const run = b[how];
+    b.views.f32.fill(0.25, at.y / 4, at.y / 4 + tokens * (rows + 3));
+    b.views.u8.fill(0xaa, at.w, at.w + groupsOf(rows) * family.groupBytes(columns));
+    run(family.repack, { source: at.stored, target: at.w, groups: groupsOf(rows), columns }, nt);
+    run(family.activation.kernel, { x: at.x, q: at.q, d: 0, s: 0, rows: tokens, columns, copyStride }, nt);
+    for (let first = 0; first < tokens; ) {
+      const n = Math.min(TILE, tokens - first);
+      const tiles = n === TILE ? Math.floor((tokens - first) / TILE) : 1;
+      const args = { w: at.w, rows, columns, x: at.q + first * columns * 4, d: 0, s: 0, copyStride, tiles };
+      const to = { y: at.y + first * yStride, yStride, bias: at.bias, accumulate: 1, chunk: 0, counter: 0 };
+      run(family.tiles[n - 1]!, { ...args, ...to }, nt);
+      first += n * tiles;
+    }
+    return bits(b.views, at.y, tokens * (rows + 3));
+  }
+
+  it('gives the bits of its twins for odd sizes and several threads', () => {
+    for (const [rows, tokens] of [
+      [8, 1],
+      [13, 2],
+      [5, 3],
+      [24, 4],
+      [9, 10],
+    ] as const) {
+      const s = setup(rows, tokens);
+      for (const [nt, copyStride] of [
+        [1, 0],
+        [2, 0],
+        [3, 8192],
+      ] as const) {
+        const got = multiply(s, 'wasm', nt, copyStride);
+        const kept = s.b.views.u8.slice(s.at.w, s.at.w + groupsOf(rows) * family.groupBytes(columns));
+        expect(got).toEqual(multiply(s, 'twin', nt, copyStride));
+        expect(s.b.views.u8.slice(s.at.w, s.at.w + kept.length)).toEqual(kept);
+      }
+    }
+  });
+
+  it('is the product in single precision, also with fused arithmetic', () => {
+    for (const variant of [SIMD, { fma: true, dot: 'i16' }] as const) {
+      const s = setup(13, 6, variant);
+      const y = new Float32Array(multiply(s, 'wasm').buffer);
+      const w = decoded(type, s.stored, 13 * columns);
+      for (let t = 0; t < 6; t++) {
+        for (let r = 0; r < 13; r++) {
+          let sum = 0.25 + s.b.views.f32[s.at.bias / 4 + r]!;
+          let size = 1;
+          for (let k = 0; k < columns; k++) {
+            const product = w[r * columns + k]! * s.b.views.f32[s.at.x / 4 + t * columns + k]!;
+            sum += product;
+            size += Math.abs(product);
+          }
+          expect(Math.abs(y[t * 16 + r]! - sum)).toBeLessThan(size * 1e-6);
+        }
+        expect([...y.slice(t * 16 + 13, t * 16 + 16)]).toEqual([0.25, 0.25, 0.25]);
+      }
+    }
+  });
+
+  it('reads rows back exactly', () => {
+    for (const variant of [SIMD, { fma: true, dot: 'i16' }] as const) {
+      const s = setup(11, 4, variant);
+      multiply(s, 'wasm');
+      const ids = [10, 0, 8, 7];
+      s.b.views.i32.set(ids, s.at.x / 4);
+      const expected = decoded(type, s.stored, 11 * columns);
+      for (const how of ['wasm', 'twin'] as const) {
+        s.b.views.f32.fill(-1, s.at.q / 4, s.at.q / 4 + 4 * columns);
+        s.b[how](family.gather, { w: s.at.w, columns, first: 0, rows: 11, ids: s.at.x, count: 4, y: s.at.q }, 2);
+        ids.forEach((id, i) => {
+          const at = s.at.q / 4 + i * columns;
+          const got = Array.from(s.b.views.f32.slice(at, at + columns), (v) => v + 0);
+          expect(got).toEqual(Array.from(expected.slice(id * columns, (id + 1) * columns), (v) => v + 0));
+        });
+      }
+    }
+  });
+});
+
+const live: Backend[] = [];
+afterEach(async () => {
+  for (const backend of live.splice(0)) await backend.dispose();
+});
+
+interface Matrix {
+  readonly type: StorageType;
+  readonly bytes: Uint8Array;
+  readonly columns: number;
+}
+
+const BLOCKS = ['AFQ2', 'AFQ3', 'AFQ4', 'AFQ6', 'AFQ8', 'AFQ4_G32', 'AFQ3_G128', 'F8Q8', 'NF4', 'FP4'] as const;
+const ROWS = 24;
+
+function matrices(): readonly Matrix[] {
+  const next = random(5);
+  const x = Float32Array.from({ length: ROWS * 256 }, () => next() - 0.5);
+  return [
+    ...CASES.map(([, g, columns]) => ({
+      ...{ type: groupedType(g, columns), bytes: storedRows(g, columns, ROWS, 3), columns },
+    })),
+    ...BLOCKS.map((name) => ({ type: storageType(name), bytes: quantize(name, x, 256), columns: 256 })),
+  ];
+}
+
+describe.each<readonly [string, () => Promise<Backend>]>([
+  ...(
+    [
+      ['cpu, two workers', { threads: 2 }],
+      ['cpu, inline, SIMD128', { inline: true, simd: 'simd' }],
+    ] as [string, CpuOptions][]
+  ).map(([name, options]) => [name, () => createCpuBackend(options)] as [string, () => Promise<Backend>]),
+  ['reference', async () => new ReferenceBackend()],
+])('matrices of grouped rows: %s', (_, create) => {
+  it('are kept as codes, read back exactly and multiplied, also by experts', async () => {
+    const backend = await create();
+    live.push(backend);
+    for (const { type, bytes, columns } of matrices()) {
+      const row = rowBytes(type, columns)!;
+      const readRows = async (first: number, n: number, target: Uint8Array) =>
+        target.set(bytes.subarray(first * row, (first + n) * row));
+      const raw = { name: 'w', shape: [ROWS, columns] as const, sections: [{ type, rows: ROWS, readRows }] };
+      const w = new Weight('w', raw.shape, await backend.loadWeight(raw));
+      expect(w.data.formats).toEqual([type.grouping?.label ?? type.name]);
+      const nibbles = (type.grouping ? codeBits(type.grouping.code) : type.name.startsWith('AFQ8') ? 8 : 4) === 4;
+      const indexed = type.grouping?.indexed === true;
+      if (columns >= 96 && !indexed) expect(w.data.bytes).toBeLessThan(ROWS * columns * (nibbles ? 1.3 : 1.6));
+      else if (columns >= 64) expect(w.data.bytes).toBeLessThan(ROWS * columns * 4);
+      const values = decoded(type, bytes, ROWS * columns);
+      const out = backend.alloc([2, columns]);
+      backend.ops.gatherRows(out, w, backend.upload(Int32Array.of(ROWS - 1, 3), [2]));
+      const rows = (await backend.read(out)) as Float32Array;
+      [ROWS - 1, 3].forEach((id, i) => {
+        const got = Array.from(rows.slice(i * columns, (i + 1) * columns), (v) => v + 0);
+        expect(got).toEqual(Array.from(values.slice(id * columns, (id + 1) * columns), (v) => v + 0));
+      });
+      const next = random(9);
+      const x = Float32Array.from({ length: 5 * columns }, () => next() - 0.5);
+      const input = backend.upload(x, [5, columns]);
+      const y = backend.alloc([5, ROWS]);
+      backend.ops.linear(y, input, w, {});
+      const product = (t: number, r: number) => {
+        let sum = 0;
+        for (let k = 0; k < columns; k++) sum += x[t * columns + k]! * values[r * columns + k]!;
+        return sum;
+      };
+      const result = (await backend.read(y)) as Float32Array;
+      result.forEach((v, i) => {
+        expect(Math.abs(v - product(Math.floor(i / ROWS), i % ROWS))).toBeLessThan(2e-5 * columns);
+      });
+      const experts = backend.upload(Int32Array.of(2, 0, 1, 1, 2, 0, 0, 2, 1, 0), [5, 2]);
+      const chosen = backend.alloc([10, 8]);
+      backend.ops.linearExperts!(chosen, input, w, experts, 3);
+      const ofExperts = (await backend.read(chosen)) as Float32Array;
+      [2, 0, 1, 1, 2, 0, 0, 2, 1, 0].forEach((expert, pair) => {
+        for (let r = 0; r < 8; r++) {
+          const expected = product(Math.floor(pair / 2), expert * 8 + r);
+          expect(Math.abs(ofExperts[pair * 8 + r]! - expected)).toBeLessThan(2e-5 * columns);
+        }
+      });
+      for (const t of [out, input, y, chosen, w]) t.dispose();
+    }
+  });
+});
