@@ -400,6 +400,8 @@ export interface BackendInfo {
 export interface Backend {
   readonly name: string;
   readonly info: BackendInfo;
+  /** Results come from another processor's memory: what the host reads should be small. */
+  readonly remote?: boolean | undefined;
   readonly ops: Ops;
   /** From the arena inside `scope`, else persistent (until `free`). Contents are undefined. */
   alloc(shape: Shape, dtype?: DType): Tensor;

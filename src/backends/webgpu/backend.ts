@@ -14,6 +14,7 @@ import { Readback } from './transfer.ts';
 /** Kernels in WGSL, recorded and submitted once per step. See `index.ts`. */
 export class WebGpuBackend implements Backend {
   readonly name = 'webgpu';
+  readonly remote = true;
   readonly info: BackendInfo;
   readonly ops: Ops;
   readonly gpu: GpuDevice;

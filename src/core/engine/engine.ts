@@ -36,6 +36,8 @@ import type {
   ModelRunner,
   RawLogits,
   RawLogitsRequest,
+  TopLogits,
+  TopRow,
 } from './types.ts';
 import { checkPrompt, checkRequest } from './validate.ts';
 
@@ -308,7 +310,7 @@ export class Engine {
       if (plan.count === 0) return this.#rest();
       this.#begin(plan);
       try {
-        const logits = await this.#runner.forward(this.#batches.build(plan));
+        const logits = await this.#forward(plan);
         if (this.#disposed) continue;
         this.#commit(plan, logits);
       } catch (error) {
@@ -339,7 +341,21 @@ export class Engine {
     for (let i = 0; i < plan.count; i++) this.#runs.get(plan.sequences[i]!.group)!.timing.start(at);
   }
 
-  #commit(plan: Plan, logits: Float32Array): void {
+  /** Whole rows, or where that is enough and cheaper, their largest entries. */
+  #forward(plan: Plan): Promise<Float32Array | TopLogits> {
+    const batch = this.#batches.build(plan);
+    const { top } = this.#runner;
+    if (top === undefined || batch.logitCount === 0) return this.#runner.forward(batch);
+    let need = 1;
+    for (let i = 0; i < plan.count; i++) {
+      if (plan.logits[i] === 'none') continue;
+      const run = this.#runs.get(plan.sequences[i]!.group);
+      need = Math.max(need, run instanceof GenerationRun ? run.need : Number.POSITIVE_INFINITY);
+    }
+    return need <= top.maxK ? top.forward(batch, need) : this.#runner.forward(batch);
+  }
+
+  #commit(plan: Plan, logits: Float32Array | TopLogits): void {
     this.#steps++;
     for (let i = 0; i < plan.count; i++) {
       const { computed, promptLength } = plan.sequences[i]!;
@@ -356,6 +372,7 @@ export class Engine {
       const run = this.#runs.get(sequence.group);
       if (run instanceof RawRun) {
         const { vocabSize } = this.#runner;
+        if (!(logits instanceof Float32Array)) throw new InferenceError('engine: a raw request got parts of its logits');
         if (run.advance(sequence, logits.subarray(row * vocabSize, (row + rows) * vocabSize), at)) this.#forget(run);
       } else if (run !== undefined) {
         this.#advance(run, sequence, this.#rows.at(logits, row), at);
@@ -365,7 +382,7 @@ export class Engine {
   }
 
   /** The next token of a sequence; with the first one, the other choices begin on the same logits. */
-  #advance(run: GenerationRun, sequence: Sequence, logits: Float32Array, at: number): void {
+  #advance(run: GenerationRun, sequence: Sequence, logits: Float32Array | TopRow, at: number): void {
     const { group } = sequence;
     const starting = group.size > 1 && sequence.index === 0 && sequence.length === sequence.promptLength;
     if (starting) this.#scheduler.fork(group);
@@ -381,7 +398,7 @@ export class Engine {
     else if (run.events.size + 2 * group.size + 1 > this.#capacity(group)) this.#pause(run);
   }
 
-  #choose(run: GenerationRun, sequence: Sequence, logits: Float32Array, at: number): void {
+  #choose(run: GenerationRun, sequence: Sequence, logits: Float32Array | TopRow, at: number): void {
     const reason = run.advance(sequence, logits, at);
     this.#generatedTokens++;
     if (reason !== undefined) {

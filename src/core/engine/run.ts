@@ -4,7 +4,7 @@ import type { Sampler } from './sampler.ts';
 import type { Sequence, SequenceGroup } from './sequence.ts';
 import type { OutputText } from './stop.ts';
 import type { Timing } from './timing.ts';
-import type { ChoiceResult, FinishReason, GenerationResult, RawLogits, TokenLogprobs, Usage } from './types.ts';
+import type { ChoiceResult, FinishReason, GenerationResult, RawLogits, TokenLogprobs, TopRow, Usage } from './types.ts';
 
 export interface Choice {
   readonly sampler: Sampler;
@@ -61,10 +61,19 @@ export class GenerationRun {
     return this.#open === 0;
   }
 
+  /** How many of the largest logits every choice needs for its next token. */
+  get need(): number {
+    if (this.#setup.logprobs) return Number.POSITIVE_INFINITY;
+    let need = 1;
+    for (const { sampler } of this.#choices) need = Math.max(need, sampler.need);
+    return need;
+  }
+
   /** Chooses the next token of a sequence from its logits; returns the finish reason if it is the last one. */
-  advance(sequence: Sequence, logits: Float32Array, at: number): FinishReason | undefined {
+  advance(sequence: Sequence, logits: Float32Array | TopRow, at: number): FinishReason | undefined {
     const choice = this.#choices[sequence.index]!;
-    const token = choice.sampler.next(logits, sequence);
+    const { sampler } = choice;
+    const token = 'ids' in logits ? sampler.nextOf(logits, sequence) : sampler.next(logits, sequence);
     const logprobs = choice.logprobs && choice.sampler.describe(token);
     sequence.append(token);
     this.timing.token(at);

@@ -22,7 +22,7 @@ import {
   NONE,
   selectTop,
 } from './sampling/select.ts';
-import type { LogitsProcessor, SamplingParams, TokenContext, TokenLogprobs } from './types.ts';
+import type { LogitsProcessor, SamplingParams, TokenContext, TokenLogprobs, TopRow } from './types.ts';
 
 /** Below it, the most likely token is taken. */
 const MIN_TEMPERATURE = 1e-7;
@@ -168,9 +168,36 @@ export class Sampler {
     return { token, logprob, topLogprobs: top };
   }
 
+  /** How many of the largest logits `nextOf` needs; all of them where it cannot take the place of `next`. */
+  get need(): number {
+    if (this.#edits || this.#logprobs) return this.#workspace.vocabSize;
+    return this.#greedy ? 1 : this.#topK <= MAX_HEAP ? this.#topK : this.#workspace.vocabSize;
+  }
+
   /** `sample` without allocating: the token alone. */
   next(logits: Float32Array, history: TokenHistory): number {
     this.#filter(logits, history);
+    return this.#draw(history);
+  }
+
+  /** `next` from the `need` largest logits. */
+  nextOf(top: TopRow, history: TokenHistory): number {
+    const few = this.#workspace.few(MAX_HEAP);
+    few.count = 0;
+    for (let i = 0; i < this.need; i++) {
+      const value = top.values[top.at + i]!;
+      if (value === Number.NEGATIVE_INFINITY) break;
+      if (!(value < Number.POSITIVE_INFINITY)) throw badLogits(`${value} for token ${top.ids[top.at + i]}`, history);
+      few.ids[i] = top.ids[top.at + i]!;
+      few.values[i] = value;
+      few.count++;
+    }
+    if (few.count === 0) throw badLogits(ALL_IMPOSSIBLE, history);
+    this.#weighTop(few);
+    return this.#draw(history);
+  }
+
+  #draw(history: TokenHistory): number {
     const { ids, values, count } = this.#survivors;
     if (count === 1) return ids[0]!;
     let total = 0;
@@ -246,6 +273,11 @@ export class Sampler {
     const few = this.#workspace.few(MAX_HEAP);
     const bad = selectTop(row, this.#topK, few);
     checked(bad === NONE && few.count > 0 ? 0 : bad, row, history);
+    this.#weighTop(few);
+  }
+
+  /** Top-p and min-p on candidates in falling order. */
+  #weighTop(few: Candidates): void {
     const { values } = few;
     const max = values[0]!;
     let total = 0;
@@ -331,8 +363,13 @@ function historyOf(context: TokenContext): TokenHistory {
 /** Passes an index through; throws for what `argmax` returns when a row cannot be sampled from. */
 function checked(found: number, row: Float32Array, history: TokenHistory): number {
   if (found >= 0 && found !== NONE) return found;
-  const got = found === NONE ? 'only -Infinity' : `${row[-1 - found]} for token ${-1 - found}`;
-  throw new InferenceError(
+  throw badLogits(found === NONE ? ALL_IMPOSSIBLE : `${row[-1 - found]} for token ${-1 - found}`, history);
+}
+
+const ALL_IMPOSSIBLE = 'only -Infinity';
+
+function badLogits(got: string, history: TokenHistory): InferenceError {
+  return new InferenceError(
     `logits after ${history.length} tokens: expected finite numbers, got ${got}; ` +
       'the weights or a logits processor produce values that are not numbers',
   );

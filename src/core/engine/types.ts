@@ -211,6 +211,27 @@ export interface ModelRunner {
    * valid until the next call. The batch's arrays belong to the engine and are reused after the promise settles.
    */
   forward(batch: PackedBatch): Promise<Float32Array>;
+  /** Present where reading whole rows costs more than finding their largest entries. */
+  readonly top?: TopRunner | undefined;
+}
+
+export interface TopRunner {
+  /** Largest `k`. */
+  readonly maxK: number;
+  /** Like `ModelRunner.forward`, but returns the `k` largest logits of each wanted row. */
+  forward(batch: PackedBatch, k: number): Promise<TopLogits>;
+}
+
+/** The largest logits of some rows, `k` for each, in falling order and by lower id among equals. */
+export interface TopLogits {
+  readonly k: number;
+  readonly ids: Int32Array;
+  readonly values: Float32Array;
+}
+
+/** One row of `TopLogits`, from index `at` on. */
+export interface TopRow extends TopLogits {
+  readonly at: number;
 }
 
 export interface EngineOptions {
