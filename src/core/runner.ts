@@ -1,11 +1,12 @@
 /** Runs a decoder on packed rows: owns the caches and the per-step numbers on the device. */
 import type { Backend, Batch, KvCache } from './backend.ts';
 import type { PackedBatch } from './engine/batch.ts';
-import type { ModelRunner } from './engine/types.ts';
+import type { ModelRunner, TopLogits, TopRunner } from './engine/types.ts';
 import { InferenceError, ShapeError } from './errors.ts';
 import type { Decoder, Step } from './model.ts';
 import { copyKvBlock, copyState, createKvCache } from './ops.ts';
 import type { Tensor } from './tensor.ts';
+import { MAX_TOP, TopPicks } from './topPicks.ts';
 
 export interface RunnerOptions {
   /** Key/value blocks per layer, shared by all sequences. */
@@ -34,6 +35,8 @@ export class DecoderRunner implements ModelRunner {
   readonly recomputeAt: readonly number[];
   readonly growsBeyond: number | undefined;
   readonly options: RunnerOptions;
+  readonly top: TopRunner | undefined;
+  readonly #picks: TopPicks | undefined;
   readonly #backend: Backend;
   readonly #caches: KvCache[] = [];
   readonly #states: Tensor[] = [];
@@ -100,6 +103,14 @@ export class DecoderRunner implements ModelRunner {
       states: this.#states,
       cosSin: this.#cosSin,
     };
+    if (backend.remote) {
+      const picks = new TopPicks(backend, this.maxLogitRows);
+      this.#picks = picks;
+      this.top = {
+        maxK: Math.min(MAX_TOP, this.vocabSize),
+        forward: async (rows, k) => this.#forwardTop(picks, rows, k),
+      };
+    }
     this.#encode = () => {
       this.#logits = this.decoder.forward(this.#step);
     };
@@ -116,6 +127,10 @@ export class DecoderRunner implements ModelRunner {
    * call. One await; allocates nothing once the shapes have been seen.
    */
   async forward(rows: PackedBatch): Promise<Float32Array> {
+    return (await this.#backend.view(this.#enqueue(rows))) as Float32Array;
+  }
+
+  #enqueue(rows: PackedBatch): Tensor {
     this.#load(rows);
     for (let i = 0; i < rows.copyCount; i++) {
       for (const cache of this.#caches) copyKvBlock(this.#backend, cache, rows.copies[2 * i]!, rows.copies[2 * i + 1]!);
@@ -126,11 +141,16 @@ export class DecoderRunner implements ModelRunner {
     this.#backend.scope(this.#encode);
     const logits = this.#logits;
     if (!logits) throw new InferenceError('forward: the decoder returned no logits');
-    return (await this.#backend.view(logits)) as Float32Array;
+    return logits;
+  }
+
+  #forwardTop(picks: TopPicks, rows: PackedBatch, k: number): Promise<TopLogits> {
+    return picks.read(picks.pick(this.#enqueue(rows), k), k);
   }
 
   /** Returns the caches and per-step tensors; the decoder's weights stay. */
   dispose(): void {
+    this.#picks?.dispose();
     for (const c of this.#caches) c.dispose();
     for (const t of [...this.#states, ...this.#cosSin]) t.dispose();
     const b = this.#batch;

@@ -372,7 +372,8 @@ export class Engine {
       const run = this.#runs.get(sequence.group);
       if (run instanceof RawRun) {
         const { vocabSize } = this.#runner;
-        if (!(logits instanceof Float32Array)) throw new InferenceError('engine: a raw request got parts of its logits');
+        if (!(logits instanceof Float32Array))
+          throw new InferenceError('engine: a raw request got parts of its logits');
         if (run.advance(sequence, logits.subarray(row * vocabSize, (row + rows) * vocabSize), at)) this.#forget(run);
       } else if (run !== undefined) {
         this.#advance(run, sequence, this.#rows.at(logits, row), at);
