@@ -132,6 +132,7 @@ export class DecoderRunner implements ModelRunner {
 
   #enqueue(rows: PackedBatch): Tensor {
     this.#load(rows);
+    if (rows.follows) this.#picks?.takeTokens(this.#batch.tokens, rows.rows);
     for (let i = 0; i < rows.copyCount; i++) {
       for (const cache of this.#caches) copyKvBlock(this.#backend, cache, rows.copies[2 * i]!, rows.copies[2 * i + 1]!);
     }
@@ -170,7 +171,7 @@ export class DecoderRunner implements ModelRunner {
     if (rows.blocksPerSequence > maxBlocks) {
       throw new ShapeError(`forward: expected at most ${maxBlocks} blocks a sequence, got ${rows.blocksPerSequence}`);
     }
-    for (let r = 0; r < rows.rows; r++) {
+    for (let r = 0; r < rows.rows && !rows.follows; r++) {
       const id = rows.tokens[r]!;
       if (id < 0 || id >= this.vocabSize) {
         throw new InferenceError(`forward: expected token ids below ${this.vocabSize}, got ${id}`);
@@ -192,7 +193,7 @@ export class DecoderRunner implements ModelRunner {
     copy(h.stateSlots, rows.stateSlots, rows.sequences);
     copy(h.logitRows, rows.logitRows, rows.logitCount);
     const backend = this.#backend;
-    backend.write(b.tokens, h.tokens, rows.rows);
+    if (!rows.follows) backend.write(b.tokens, h.tokens, rows.rows);
     backend.write(b.positions, h.positions, rows.rows);
     backend.write(b.slots, h.slots, rows.rows);
     backend.write(b.seqStart, h.seqStart, rows.sequences + 1);

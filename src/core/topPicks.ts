@@ -35,6 +35,12 @@ export class TopPicks {
     return slot;
   }
 
+  /** Enqueues the copy of what the last `pick` with `k` 1 found: the tokens of the step that follows it. */
+  takeTokens(tokens: Tensor, rows: number): void {
+    const { ids } = this.#slot(rows, 1);
+    this.#backend.ops.slice(tokens.rows(0, rows), ids.reshape([rows]), 0, 0, 1);
+  }
+
   /** Runs what is enqueued; the arrays are valid until the call after the next. */
   async read(slot: Slot, k: number): Promise<TopLogits> {
     const words = (await this.#backend.view(slot.words)) as Int32Array;

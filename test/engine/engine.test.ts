@@ -60,12 +60,17 @@ describe('greedy answers are the same', () => {
     ['without a cache, in pieces', {}, { noKvCache: true, maxBatchTokens: 7 }],
     ['in a pool that holds one sequence', { blocks: 17 }, {}],
     ['one after the other', {}, { maxNumSeqs: 1 }],
+    ['from the largest logits', { remote: true }, {}],
+    ['from the largest logits, in pieces', { remote: true }, { maxBatchTokens: 7 }],
+    ['from the largest logits, one after the other', { remote: true }, { maxNumSeqs: 1 }],
+    ['from the largest logits, in a pool that holds one sequence', { remote: true, blocks: 17 }, {}],
   ];
   it.each(ways)('%s', async (_, model, options) => {
     const { engine, runner } = create(model, options);
     const results = await Promise.all(prompts.map((p) => engine.generate(ask(p, 20))));
     expect(results.map((r) => tokensOf(r)[0])).toEqual(expected);
     expect(results[0]!.choices[0]!.finishReason).toBe('length');
+    if (model.remote && !model.blocks) expect(runner.followed).toBeGreaterThan(15);
     if (options.noKvCache) expect(runner.rows).toBeGreaterThan(20 * 60);
     expectIdle(engine);
   });
@@ -115,19 +120,28 @@ describe('many requests', () => {
       leaveAfter: fc.oneof({ weight: 3, arbitrary: fc.constant(1e9) }, { weight: 1, arbitrary: fc.nat(20) }),
       way: fc.constantFrom('return', 'abort', 'cancel'),
       slow: fc.boolean(),
+      stop: fc.option(fc.nat(VOCAB - 1), { nil: undefined }),
     });
     await fc.assert(
       fc.asyncProperty(
         fc.array(request, { minLength: 64, maxLength: 64 }),
-        fc.record({ blocks: fc.constantFrom(24, 60, 400), maxBatchTokens: fc.constantFrom(7, 64, 512) }),
-        async (requests, { blocks, maxBatchTokens }) => {
-          const { engine } = create({ blocks, realTime: true }, { maxBatchTokens, eventBuffer: 8 });
+        fc.record({
+          blocks: fc.constantFrom(24, 60, 400),
+          maxBatchTokens: fc.constantFrom(7, 64, 512),
+          remote: fc.boolean(),
+        }),
+        async (requests, { blocks, maxBatchTokens, remote }) => {
+          const { engine } = create({ blocks, remote, realTime: true }, { maxBatchTokens, eventBuffer: 8 });
           await Promise.all(
             requests.map(async (r) => {
               const prompt = letters(r.length, r.seed);
               const abort = new AbortController();
               const stream = engine.submit({
-                ...ask(prompt, r.count, { ...GREEDY, nChoices: r.choices }),
+                ...ask(prompt, r.count, {
+                  ...GREEDY,
+                  nChoices: r.choices,
+                  ...(r.stop === undefined ? {} : { stopToks: { ids: [r.stop] } }),
+                }),
                 signal: abort.signal,
               });
               const answers: number[][] = Array.from({ length: r.choices }, () => []);
@@ -143,11 +157,13 @@ describe('many requests', () => {
                   else stream.cancel();
                 }
               }
-              const expected = greedyAfter(prompt, r.count, VOCAB);
+              const whole = greedyAfter(prompt, r.count, VOCAB);
+              const stopAt = r.stop === undefined ? -1 : whole.indexOf(r.stop);
+              const expected = stopAt < 0 ? whole : whole.slice(0, stopAt + 1);
               for (const answer of answers) expect(answer).toEqual(expected.slice(0, answer.length));
               if (r.leaveAfter === 1e9) {
                 expect(answers).toEqual(answers.map(() => expected));
-                expect(reason).toBe('length');
+                expect(reason).toBe(stopAt < 0 ? 'length' : 'stop');
               }
             }),
           );

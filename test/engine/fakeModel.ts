@@ -1,5 +1,5 @@
 import type { PackedBatch } from '../../src/core/engine/batch.ts';
-import type { ModelRunner } from '../../src/core/engine/types.ts';
+import type { ModelRunner, TopLogits, TopRunner } from '../../src/core/engine/types.ts';
 
 const START = 0x1234567;
 
@@ -63,8 +63,15 @@ export interface FakeOptions {
   readonly onForward?: (batch: PackedBatch, step: number) => void;
   /** Changes the logits of a step. */
   readonly onLogits?: (logits: Float32Array, batch: PackedBatch) => void;
+  /** Gives the largest logits of rows, and runs steps in order while earlier ones are still to be read. */
+  readonly remote?: boolean;
   /** Waits for a turn of the event loop in each step, as a real device would. */
   readonly realTime?: boolean;
+}
+
+function largest(logits: Float32Array, at: number, n: number, k: number): { ids: number[]; values: number[] } {
+  const ids = Array.from({ length: n }, (_, i) => i).sort((a, b) => logits[at + b]! - logits[at + a]! || a - b);
+  return { ids: ids.slice(0, k), values: ids.slice(0, k).map((i) => logits[at + i]!) };
 }
 
 /**
@@ -87,6 +94,12 @@ export class FakeModel implements ModelRunner {
   steps = 0;
   rows = 0;
   busy = false;
+  /** Steps that were started before the one before them had been read. */
+  followed = 0;
+  readonly top: TopRunner | undefined;
+  /** The end of the last step, and what it chose for each row. */
+  #last: Promise<unknown> = Promise.resolve();
+  #chosen: readonly number[] = [];
 
   constructor(options: FakeOptions = {}) {
     this.#options = options;
@@ -99,6 +112,9 @@ export class FakeModel implements ModelRunner {
     this.maxLogitRows = options.maxLogitRows ?? 512;
     this.recomputeAt = options.recomputeAt;
     this.growsBeyond = options.growsBeyond;
+    if (options.remote) {
+      this.top = { maxK: 8, forward: (batch, k) => this.#enqueue(structuredClone(batch), k) };
+    }
     this.#memory = new Float64Array(this.blocks * this.blockSize).fill(Number.NaN);
   }
 
@@ -115,6 +131,32 @@ export class FakeModel implements ModelRunner {
     } finally {
       this.busy = false;
     }
+  }
+
+  /** As on a device: steps run one behind the other, and the host hears of each some time later. */
+  #enqueue(batch: PackedBatch, k: number): Promise<TopLogits> {
+    const before = this.#last;
+    const step = before.then(async () => {
+      if (batch.follows) {
+        this.followed++;
+        for (let r = 0; r < batch.rows; r++) batch.tokens[r] = this.#chosen[r]!;
+      }
+      const logits = await this.forward(batch);
+      const rows = Array.from({ length: batch.logitCount }, (_, r) =>
+        largest(logits, r * this.vocabSize, this.vocabSize, k),
+      );
+      this.#chosen = rows.map(({ ids }) => ids[0]!);
+      return {
+        k,
+        ids: Int32Array.from(rows.flatMap(({ ids }) => ids)),
+        values: Float32Array.from(rows.flatMap(({ values }) => values)),
+      };
+    });
+    this.#last = step.catch(() => undefined);
+    return step.then(async (result) => {
+      await new Promise((resolve) => setImmediate(resolve));
+      return result;
+    });
   }
 
   #check(batch: PackedBatch): void {

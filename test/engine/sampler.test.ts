@@ -305,3 +305,55 @@ describe('logits processors', () => {
     expect(seen).toEqual([[0, 3, 0, 0], [0, 3], [1], 9]);
   });
 });
+
+describe('from the largest logits alone', () => {
+  const params = fc.record({
+    temperature: fc.constantFrom(0, 0.3, 1, 2),
+    topK: fc.integer({ min: 1, max: 64 }),
+    topP: fc.constantFrom(0, 0.5, 0.95, 1),
+    minP: fc.constantFrom(0, 0.05, 0.5),
+  });
+  const logits = fc.array(fc.oneof(fc.integer({ min: -9, max: 9 }), fc.constant(Number.NEGATIVE_INFINITY)), {
+    minLength: 70,
+    maxLength: 90,
+  });
+  it('every draw is the one from all of them', () => {
+    fc.assert(
+      fc.property(params, logits, fc.nat(1000), (p, values, seed) => {
+        fc.pre(values.some(Number.isFinite));
+        const row = Float32Array.from(values);
+        const sampler = new Sampler(p, { vocabSize: row.length, seed });
+        const history = { tokens: Int32Array.of(1, 2), promptLength: 1, length: 2 };
+        const { need } = sampler;
+        expect(need).toBe(p.temperature === 0 ? 1 : p.topK);
+        const order = [...row.keys()].sort((a, b) => (row[a] === row[b] ? a - b : row[b]! - row[a]!)).slice(0, need);
+        const top = {
+          k: need,
+          at: 3,
+          ids: Int32Array.from([0, 0, 0, ...order]),
+          values: Float32Array.from([9e9, 9e9, 9e9, ...order.map((id) => row[id]!)]),
+        };
+        expect(sampler.nextOf(top, history)).toBe(sampler.next(row, history));
+      }),
+      { seed: 31, numRuns: 500 },
+    );
+  });
+  it('what cannot be told from them says so', () => {
+    const need = (p: SamplingParams, logprobs = false) => new Sampler(p, { vocabSize: 100, logprobs }).need;
+    expect([need({}), need({ temperature: 1, topK: 5 }), need({ temperature: 1 })]).toEqual([1, 5, 100]);
+    expect([need({ repetitionPenalty: 2 }), need({ logitsBias: new Map([[1, 2]]) }), need({}, true)]).toEqual([
+      100, 100, 100,
+    ]);
+  });
+  it('rows that are no numbers are refused', () => {
+    const sampler = new Sampler({ topK: 1 }, { vocabSize: 4 });
+    const history = { tokens: Int32Array.of(1), promptLength: 1, length: 1 };
+    for (const [value, message] of [
+      [Number.NaN, /NaN for token 2/],
+      [Number.NEGATIVE_INFINITY, /only -Infinity/],
+    ] as const) {
+      const top = { k: 1, at: 0, ids: Int32Array.of(2), values: Float32Array.of(value) };
+      expect(() => sampler.nextOf(top, history)).toThrow(message);
+    }
+  });
+});

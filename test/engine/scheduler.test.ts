@@ -83,7 +83,7 @@ class Simulation {
     if (plan.count === 0) return false;
     this.steps++;
     const logits = await this.model.forward(this.#batches.build(plan));
-    this.scheduler.commit();
+    this.scheduler.commit(plan);
     let row = 0;
     for (let i = 0; i < plan.count; i++) {
       const sequence = plan.sequences[i]!;

@@ -140,6 +140,7 @@ export class LoadedModel {
     const batch: PackedBatch = {
       rows,
       sequences: parts.length,
+      follows: false,
       blocksPerSequence: MAX_BLOCKS,
       logitCount: logitRows.length,
       copyCount: 0,

@@ -9,6 +9,8 @@ import type { Sequence } from './sequence.ts';
 export interface PackedBatch {
   rows: number;
   sequences: number;
+  /** Row `r` runs the token chosen for row `r` of the step before, which may still run: `tokens` is not filled in. */
+  follows: boolean;
   /** Entries of one row of `blockTable`. */
   blocksPerSequence: number;
   logitCount: number;
@@ -54,6 +56,7 @@ export class BatchBuilder {
     this.#batch = {
       rows: 0,
       sequences: 0,
+      follows: false,
       blocksPerSequence: 0,
       logitCount: 0,
       copyCount: 0,
@@ -72,8 +75,10 @@ export class BatchBuilder {
     };
   }
 
-  build(plan: Plan): PackedBatch {
+  /** `follows`: see `PackedBatch`. */
+  build(plan: Plan, follows = false): PackedBatch {
     const batch = this.#batch;
+    batch.follows = follows;
     batch.rows = 0;
     batch.logitCount = 0;
     batch.sequences = plan.count;

@@ -70,6 +70,8 @@ export class Engine {
   #looping = false;
   #disposed = false;
   #lastTurn = 0;
+  /** Of the step that was started last. */
+  #need = Number.POSITIVE_INFINITY;
 
   #steps = 0;
   #promptTokens = 0;
@@ -298,26 +300,38 @@ export class Engine {
   }
 
   async #run(): Promise<void> {
+    let plan: Plan | undefined;
+    let result: Promise<Float32Array | TopLogits> | undefined;
     for (;;) {
       for (const run of this.#canceled) this.#endCanceled(run);
-      if (this.#disposed) return this.#rest();
-      const task = this.#scheduler.takeTask();
-      if (task !== undefined) {
-        await this.#runTask(task);
-        continue;
+      if (plan === undefined) {
+        if (this.#disposed) return this.#rest();
+        const task = this.#scheduler.takeTask();
+        if (task !== undefined) {
+          await this.#runTask(task);
+          continue;
+        }
+        plan = this.#scheduler.schedule();
+        if (plan.count === 0) return this.#rest();
+        this.#begin(plan);
+        result = this.#forward(plan, false);
       }
-      const plan = this.#scheduler.schedule();
-      if (plan.count === 0) return this.#rest();
-      this.#begin(plan);
+      const ahead: Plan | undefined = this.#mayRunAhead(plan) ? this.#scheduler.planAhead() : undefined;
+      const following = ahead && this.#forward(ahead, true);
+      // It is awaited after the current one; until then a failure must not count as unhandled.
+      following?.catch(() => undefined);
       try {
-        const logits = await this.#forward(plan);
-        if (this.#disposed) continue;
-        this.#commit(plan, logits);
+        const logits = (await result) as Float32Array | TopLogits;
+        if (ahead !== undefined) this.#scheduler.retract(plan);
+        if (!this.#disposed) this.#commit(plan, logits);
       } catch (error) {
+        if (ahead !== undefined) this.#scheduler.retract(plan);
         this.#failActive(error);
       }
+      plan = ahead;
+      result = following;
       // Readers see a step's events before the next step begins, even if that one blocks the thread.
-      if (this.#now() - this.#lastTurn >= MIN_TURN_MS) {
+      if (!this.#disposed && this.#now() - this.#lastTurn >= MIN_TURN_MS) {
         await (this.#options.yieldToHost?.() ?? this.#turns.next());
         this.#lastTurn = this.#now();
       }
@@ -342,26 +356,50 @@ export class Engine {
   }
 
   /** Whole rows, or where that is enough and cheaper, their largest entries. */
-  #forward(plan: Plan): Promise<Float32Array | TopLogits> {
-    const batch = this.#batches.build(plan);
+  async #forward(plan: Plan, follows: boolean): Promise<Float32Array | TopLogits> {
+    const batch = this.#batches.build(plan, follows);
     const { top } = this.#runner;
-    if (top === undefined || batch.logitCount === 0) return this.#runner.forward(batch);
+    this.#need = top === undefined || batch.logitCount === 0 ? Number.POSITIVE_INFINITY : this.#needOf(plan);
+    return top !== undefined && this.#need <= top.maxK ? top.forward(batch, this.#need) : this.#runner.forward(batch);
+  }
+
+  /** How many of the largest logits of each row choose the next tokens. */
+  #needOf(plan: Plan): number {
     let need = 1;
     for (let i = 0; i < plan.count; i++) {
       if (plan.logits[i] === 'none') continue;
       const run = this.#runs.get(plan.sequences[i]!.group);
       need = Math.max(need, run instanceof GenerationRun ? run.need : Number.POSITIVE_INFINITY);
     }
-    return need <= top.maxK ? top.forward(batch, need) : this.#runner.forward(batch);
+    return need;
+  }
+
+  /**
+   * Whether the step after one that runs can be started before its tokens are known: every sequence takes the most likely
+   * token and surely goes on behind it, unless that token ends it (then its part of the step is lost).
+   */
+  #mayRunAhead(plan: Plan): boolean {
+    if (this.#need !== 1 || this.#runner.stateSlots || this.#options.noKvCache) return false;
+    if (this.#disposed || this.#canceled.size > 0 || !this.#scheduler.canPlanAhead) return false;
+    for (let i = 0; i < plan.count; i++) {
+      const sequence = plan.sequences[i]!;
+      const run = this.#runs.get(sequence.group);
+      if (!(run instanceof GenerationRun) || run.endsWithNext(sequence)) return false;
+      if (plan.logits[i] !== 'last' || plan.rowCounts[i] !== 1 || sequence.computed < sequence.promptLength)
+        return false;
+      if (this.#lengths.outgrown(sequence.base, sequence.length + 1)) return false;
+    }
+    return true;
   }
 
   #commit(plan: Plan, logits: Float32Array | TopLogits): void {
     this.#steps++;
+    this.#scheduler.commit(plan);
     for (let i = 0; i < plan.count; i++) {
       const { computed, promptLength } = plan.sequences[i]!;
-      this.#promptTokensComputed += Math.max(0, Math.min(plan.rowCounts[i]!, promptLength - computed));
+      const before = computed - plan.rowCounts[i]!;
+      if (plan.live[i]) this.#promptTokensComputed += Math.max(0, Math.min(computed, promptLength) - before);
     }
-    this.#scheduler.commit();
     const at = this.#now();
     let row = 0;
     for (let i = 0; i < plan.count; i++) {
@@ -375,7 +413,7 @@ export class Engine {
         if (!(logits instanceof Float32Array))
           throw new InferenceError('engine: a raw request got parts of its logits');
         if (run.advance(sequence, logits.subarray(row * vocabSize, (row + rows) * vocabSize), at)) this.#forget(run);
-      } else if (run !== undefined) {
+      } else if (run !== undefined && plan.live[i]) {
         this.#advance(run, sequence, this.#rows.at(logits, row), at);
       }
       row += rows;

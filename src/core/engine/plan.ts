@@ -14,7 +14,11 @@ export class Plan {
   /** The first `count` entries of these belong to the step: a sequence runs its next `rowCounts[i]` tokens. */
   readonly sequences: Sequence[] = [];
   readonly rowCounts: Int32Array;
+  /** Tokens of each that were computed before the step. */
+  readonly #before: Int32Array;
   readonly logits: WantedLogits[] = [];
+  /** Whether what the step computes for a sequence is of use; see `look`. */
+  readonly live: boolean[] = [];
   count = 0;
   rows = 0;
   logitRows = 0;
@@ -25,11 +29,24 @@ export class Plan {
   constructor(limits: PlanLimits) {
     this.limits = limits;
     this.rowCounts = new Int32Array(limits.maxSequences);
+    this.#before = new Int32Array(limits.maxSequences);
     this.copies = new Int32Array(2 * limits.maxSequences);
   }
 
-  clear(): void {
+  /** Its sequences may be planned anew. */
+  settle(): void {
     for (let i = 0; i < this.count; i++) this.sequences[i]!.planned = false;
+  }
+
+  /** Looks which sequences still stand where they stood when they were planned: `live`. */
+  look(): void {
+    for (let i = 0; i < this.count; i++) {
+      const sequence = this.sequences[i]!;
+      this.live[i] = sequence.status === 'running' && sequence.computed === this.#before[i];
+    }
+  }
+
+  clear(): void {
     this.count = 0;
     this.rows = 0;
     this.logitRows = 0;
@@ -39,6 +56,7 @@ export class Plan {
   add(sequence: Sequence, rows: number, logits: WantedLogits): void {
     this.sequences[this.count] = sequence;
     this.rowCounts[this.count] = rows;
+    this.#before[this.count] = sequence.computed;
     this.logits[this.count] = logits;
     this.count++;
     this.rows += rows;

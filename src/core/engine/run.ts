@@ -69,6 +69,12 @@ export class GenerationRun {
     return need;
   }
 
+  /** Whether the next token of a sequence is its last one, whatever it is. */
+  endsWithNext(sequence: Sequence): boolean {
+    const { maxLen, contextLength } = this.#setup;
+    return sequence.length + 1 - sequence.promptLength >= maxLen || sequence.length + 1 >= contextLength;
+  }
+
   /** Chooses the next token of a sequence from its logits; returns the finish reason if it is the last one. */
   advance(sequence: Sequence, logits: Float32Array | TopRow, at: number): FinishReason | undefined {
     const choice = this.#choices[sequence.index]!;

@@ -11,6 +11,8 @@ import { type Sequence, SequenceGroup } from './sequence.ts';
 
 /** A prompt passed over this often comes before decoding sequences. */
 const MAX_PASSED_OVER = 8;
+/** Stands for a token that is not known yet. */
+const UNKNOWN = 0;
 /** A request that found no blocks this often makes running ones give theirs up. */
 const MAX_BLOCKED = 64;
 
@@ -26,7 +28,9 @@ export interface ControlTask {
 }
 
 export class Scheduler {
-  readonly plan: Plan;
+  /** The step planned last, and the one before it, which may still run. */
+  plan: Plan;
+  #other: Plan;
   readonly #options: SchedulerOptions;
   readonly #pool: BlockPool;
   readonly #paging: Paging;
@@ -53,6 +57,7 @@ export class Scheduler {
     this.#options = options;
     this.#paging = new Paging(pool, options);
     this.plan = new Plan(options);
+    this.#other = new Plan(options);
   }
 
   /** Sequences that hold a slot. */
@@ -92,7 +97,10 @@ export class Scheduler {
 
   /** Fills `plan`; an empty one means that there is nothing to run. */
   schedule(): Plan {
-    const { plan } = this;
+    const plan = this.#other;
+    this.#other = this.plan;
+    this.plan = plan;
+    this.#other.settle();
     plan.clear();
     this.#admit();
     if (!this.#planRaw()) this.#planPacked();
@@ -100,11 +108,39 @@ export class Scheduler {
     return plan;
   }
 
-  /** The plan has run: its tokens are computed. */
-  commit(): void {
+  /** Whether the step after the current one could be planned now: one more token for each sequence, and nobody waits. */
+  get canPlanAhead(): boolean {
+    const { count } = this.plan;
+    return this.active === count && this.#queue.size === 0 && this.interrupted === 0 && this.#pool.free >= count;
+  }
+
+  /** Plans the step after the current one, which still runs: as if each of its sequences had got a token already. */
+  planAhead(): Plan {
     const { plan } = this;
     for (let i = 0; i < plan.count; i++) {
       const sequence = plan.sequences[i]!;
+      sequence.computed += plan.rowCounts[i]!;
+      sequence.append(UNKNOWN);
+    }
+    return this.schedule();
+  }
+
+  /** Takes back what `planAhead` assumed of a plan, before its real tokens are committed. */
+  retract(plan: Plan): void {
+    for (let i = 0; i < plan.count; i++) {
+      const sequence = plan.sequences[i]!;
+      if (sequence.status !== 'running') continue;
+      sequence.computed -= plan.rowCounts[i]!;
+      sequence.length--;
+    }
+  }
+
+  /** A plan has run: its tokens are computed, but of sequences that have left since, or begun anew. */
+  commit(plan: Plan): void {
+    plan.look();
+    for (let i = 0; i < plan.count; i++) {
+      const sequence = plan.sequences[i]!;
+      if (!plan.live[i]) continue;
       sequence.computed += plan.rowCounts[i]!;
       this.#paging.publish(sequence);
     }

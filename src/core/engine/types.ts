@@ -202,6 +202,8 @@ export interface ModelRunner {
   readonly maxRows: number;
   readonly maxSequences: number;
   readonly maxLogitRows: number;
+  /** Slots for states of recurrent layers; absent or 0 for models without. Every running sequence needs one. */
+  readonly stateSlots?: number | undefined;
   /** A sequence that grows beyond one of these lengths is computed again from its first token. */
   readonly recomputeAt?: readonly number[] | undefined;
   /** A prompt longer than this is computed in a way of its own for each length: others cannot share its blocks. */
@@ -218,7 +220,11 @@ export interface ModelRunner {
 export interface TopRunner {
   /** Largest `k`. */
   readonly maxK: number;
-  /** Like `ModelRunner.forward`, but returns the `k` largest logits of each wanted row. */
+  /**
+   * Like `ModelRunner.forward`, but returns the `k` largest logits of each wanted row. A batch that `follows` takes its
+   * tokens from a call with `k` 1 that need not have settled. The batch is read before the call returns; the results of
+   * two calls are valid at a time.
+   */
   forward(batch: PackedBatch, k: number): Promise<TopLogits>;
 }
 
