@@ -11,7 +11,7 @@ export interface Step {
   readonly caches: readonly KvCache[];
   /** `[slots, …shape]`, by the index that `Weights.declareState` gave out. */
   readonly states: readonly Tensor[];
-  /** `[rows, rotaryDim]` cosines and sines, by the index that `Weights.declareRope` gave out. */
+  /** `[rows, width]` cosines and sines (or another `RowTable`), by the index that `Weights.declareRope` gave out. */
   readonly cosSin: readonly Tensor[];
   /** Names intermediates, to find the layer where a result goes wrong. */
   readonly trace?: ((name: string, t: Tensor) => void) | undefined;
@@ -29,13 +29,14 @@ export type Mixer = (x: Tensor, s: Step, residual?: Tensor) => Tensor;
  */
 export interface Layer {
   readonly mix: (x: Tensor, s: Step) => void;
-  readonly feed: (x: Tensor, s: Step) => void;
+  /** `side`: the rows of `DecoderParts.side` that belong to those of `x`. */
+  readonly feed: (x: Tensor, s: Step, side?: Tensor) => void;
 }
 
-/** Rotary position embedding, computed on the host once per step and row. */
-export interface Rope {
-  readonly rotaryDim: number;
-  /** Two ropes of one key are the same table. */
+/** Numbers that follow from a row's position, computed on the host once per step and row. */
+export interface RowTable {
+  readonly width: number;
+  /** Two of one key are the same table. */
   readonly key: string;
   /**
    * Sequences that grow beyond this length rotate differently from their first position on: what is cached of them, or
@@ -49,8 +50,13 @@ export interface Rope {
   readonly growsBeyond?: number | undefined;
   /** Positions it serves, where that is more than the model was trained on. */
   readonly maxPositions?: number | undefined;
-  /** Writes `rotaryDim / 2` cosines, then as many sines, at `out[at]`, as in a sequence of `length` tokens. */
+  /** Writes `width` numbers at `out[at]`, as in a sequence of `length` tokens. */
   fill(out: Float32Array, at: number, position: number, length: number): void;
+}
+
+/** Rotary position embedding: `rotaryDim / 2` cosines, then as many sines. */
+export interface Rope extends RowTable {
+  readonly rotaryDim: number;
 }
 
 /** A causal language model, ready to run. */
@@ -61,7 +67,7 @@ export interface Decoder {
   readonly maxPositions: number;
   readonly caches: readonly KvSpec[];
   readonly states: readonly StateSpec[];
-  readonly ropes: readonly Rope[];
+  readonly ropes: readonly RowTable[];
   /** Logits `[batch.logitCount, vocab]` of the wanted rows; call inside `backend.scope`. */
   forward(step: Step): Tensor;
 }

@@ -93,8 +93,8 @@ export class DecoderRunner implements ModelRunner {
       },
     };
     for (const rope of decoder.ropes) {
-      this.#cosSin.push(backend.persistent([maxRows, rope.rotaryDim], 'f32'));
-      this.#angles.push(new Float32Array(maxRows * rope.rotaryDim));
+      this.#cosSin.push(backend.persistent([maxRows, rope.width], 'f32'));
+      this.#angles.push(new Float32Array(maxRows * rope.width));
     }
     this.#step = {
       backend,
@@ -212,10 +212,10 @@ export class DecoderRunner implements ModelRunner {
       for (let s = 0; s < sequences; s++) {
         for (let r = seqStart[s]!; r < seqStart[s + 1]!; r++) {
           const position = positions[r]!;
-          rope.fill(out, r * rope.rotaryDim, position, Math.max(baseLen[s]!, position + 1));
+          rope.fill(out, r * rope.width, position, Math.max(baseLen[s]!, position + 1));
         }
       }
-      this.#backend.write(this.#cosSin[i]!, out, rows * rope.rotaryDim);
+      this.#backend.write(this.#cosSin[i]!, out, rows * rope.width);
     }
   }
 }

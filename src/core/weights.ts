@@ -3,7 +3,7 @@ import type { Backend, KvSpec, RawSection, StateSpec } from './backend.ts';
 import type { StorageType } from './dtype.ts';
 import { rowBytes, storageType } from './dtype.ts';
 import { AbortError, WeightError } from './errors.ts';
-import type { Rope } from './model.ts';
+import type { RowTable } from './model.ts';
 import type { Shape, Tensor } from './tensor.ts';
 import { sizeOf } from './tensor.ts';
 import { Weight } from './weight.ts';
@@ -61,7 +61,7 @@ interface Build {
   readonly jobs: Job[];
   readonly caches: KvSpec[];
   readonly states: StateSpec[];
-  readonly ropes: Rope[];
+  readonly ropes: RowTable[];
 }
 
 export interface WeightsOptions {
@@ -259,8 +259,8 @@ export class Weights {
     return this.#build.states.push(spec) - 1;
   }
 
-  /** Registers a rotary embedding; equal ones share their number, which finds it in `Step.cosSin`. */
-  declareRope(rope: Rope): number {
+  /** Registers a rotary embedding or another table by position; equal ones share their number, the index in `Step.cosSin`. */
+  declareRope(rope: RowTable): number {
     const at = this.#build.ropes.findIndex((r) => r.key === rope.key);
     return at >= 0 ? at : this.#build.ropes.push(rope) - 1;
   }
@@ -273,7 +273,7 @@ export class Weights {
     return this.#build.states;
   }
 
-  get ropes(): readonly Rope[] {
+  get ropes(): readonly RowTable[] {
     return this.#build.ropes;
   }
 

@@ -132,21 +132,32 @@ export function trunk(w: Weights): Weights {
   return found ?? (w.has('embed_tokens.weight') ? w : w.at('model'));
 }
 
+/** What the table of tokens and the output matrix are called, without `.weight`. */
+export interface EndNames {
+  readonly table: string;
+  readonly head: string;
+}
+
+const ENDS: EndNames = { table: 'embed_tokens', head: 'lm_head' };
+
 /** Token table and output matrix. A stored output matrix is used even where the configuration ties it to the table. */
 export function tableAndHead(
   w: Weights,
   model: Weights,
   c: Pick<TextConfig, 'vocab_size' | 'hidden_size' | 'tie_word_embeddings'>,
+  names: EndNames = ENDS,
 ): { readonly table: Weight; readonly head: Weight } {
   const shape = [c.vocab_size, c.hidden_size] as const;
-  const at = [w, w.at('language_model')].find((x) => x.has('lm_head.weight')) ?? w;
-  const stored = at.has('lm_head.weight');
-  if (c.tie_word_embeddings && stored && !model.has('embed_tokens.weight')) {
-    const both = at.matrix('lm_head.weight', shape);
+  const tableName = `${names.table}.weight`;
+  const headName = `${names.head}.weight`;
+  const at = [w, w.at('language_model')].find((x) => x.has(headName)) ?? w;
+  const stored = at.has(headName);
+  if (c.tie_word_embeddings && stored && !model.has(tableName)) {
+    const both = at.matrix(headName, shape);
     return { table: both, head: both };
   }
-  const table = model.matrix('embed_tokens.weight', shape);
-  return { table, head: c.tie_word_embeddings && !stored ? table : at.matrix('lm_head.weight', shape) };
+  const table = model.matrix(tableName, shape);
+  return { table, head: c.tie_word_embeddings && !stored ? table : at.matrix(headName, shape) };
 }
 
 /** Tensors that older checkpoints store and nobody needs. */

@@ -1,6 +1,6 @@
 import type { Batch, LinearOptions, NormOptions } from '../../core/backend.ts';
 import type { Decoder, Layer, Step } from '../../core/model.ts';
-import { gatherRows, linear, norm, scaleInto, unaryInto } from '../../core/ops.ts';
+import { addInto, gatherRows, linear, norm, scaleInto, unaryInto } from '../../core/ops.ts';
 import type { Tensor } from '../../core/tensor.ts';
 import type { Weight } from '../../core/weight.ts';
 import type { Weights } from '../../core/weights.ts';
@@ -13,8 +13,12 @@ export interface DecoderParts {
   readonly head: Weight;
   readonly headBias?: Tensor | undefined;
   readonly maxPositions: number;
+  /** Learned embeddings of positions, one row each. */
+  readonly positions?: Weight | undefined;
   /** Multiplies the embeddings. */
   readonly embedScale?: number | undefined;
+  /** What layers feed on besides the stream, made from the embeddings. */
+  readonly side?: ((embeddings: Tensor, s: Step) => Tensor) | undefined;
   /** Multiplies the logits. */
   readonly logitScale?: number | undefined;
   /** `cap * tanh(logit / cap)`. */
@@ -23,14 +27,15 @@ export interface DecoderParts {
 
 /** The loop every decoder-only model shares. Only the residual stream outlives a layer. */
 export function decoder(w: Weights, p: DecoderParts): Decoder {
-  const { table, head, headBias: bias, embedScale = 1, logitScale = 1, logitCap } = p;
+  const { table, head, headBias: bias, positions, embedScale = 1, logitScale = 1, logitCap } = p;
   const output: LinearOptions = { bias };
   // Prepared once, so that a step makes no closures: they look at the step and the stream of the moment.
   let step: Step;
   let stream: Tensor;
+  let side: Tensor | undefined;
   const last = p.layers.length - 1;
   const mixes = p.layers.map((layer) => () => layer.mix(stream, step));
-  const feeds = p.layers.map((layer) => () => layer.feed(stream, step));
+  const feeds = p.layers.map((layer) => () => layer.feed(stream, step, side));
   const names = p.layers.map((_, i) => `layers.${i}`);
   return {
     vocab: head.shape[0],
@@ -44,11 +49,16 @@ export function decoder(w: Weights, p: DecoderParts): Decoder {
       const { batch, backend } = s;
       stream = gatherRows(table, batch.tokens, batch.rows);
       if (embedScale !== 1) scaleInto(stream, embedScale);
+      if (positions) addInto(stream, gatherRows(positions, batch.positions, batch.rows));
+      side = p.side?.(stream, s);
       s.trace?.('embed', stream);
       for (let i = 0; i <= last; i++) {
         backend.scope(mixes[i]!);
         // Behind the last mix rows no longer see each other: only the wanted ones go on.
-        if (i === last && !wantsAll(batch)) stream = gatherRows(stream, batch.logitRows, batch.logitCount);
+        if (i === last && !wantsAll(batch)) {
+          stream = gatherRows(stream, batch.logitRows, batch.logitCount);
+          side = side && gatherRows(side, batch.logitRows, batch.logitCount);
+        }
         backend.scope(feeds[i]!);
         s.trace?.(names[i]!, stream);
       }

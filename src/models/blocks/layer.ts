@@ -42,3 +42,34 @@ export function sandwich({ attnNorm, attn, attnPost, mlpNorm, mlp, mlpPost }: Sa
     feed: (x, s) => addInto(x, norm(mlp(norm(x, mlpNorm), s), mlpPost)),
   };
 }
+
+export type PostNormParts = Omit<SandwichParts, 'attnNorm' | 'mlpNorm'>;
+
+/** `x += norm(attn(x)); x += norm(mlp(x))`. */
+export function postNorm({ attn, attnPost, mlp, mlpPost }: PostNormParts): Layer {
+  return {
+    mix: (x, s) => addInto(x, norm(attn(x, s), attnPost)),
+    feed: (x, s) => addInto(x, norm(mlp(x, s), mlpPost)),
+  };
+}
+
+export interface ParallelParts {
+  readonly attnNorm: NormOptions;
+  readonly attn: Mixer;
+  /** The one norm serves both when absent. */
+  readonly mlpNorm?: NormOptions | undefined;
+  readonly mlp: Mixer;
+}
+
+/** `x += attn(norm(x)) + mlp(norm(x))`. Nothing is left to feed: the MLP reads what attention read. */
+export function parallel({ attnNorm, attn, mlpNorm, mlp }: ParallelParts): Layer {
+  return {
+    mix(x, s) {
+      const first = norm(x, attnNorm);
+      const second = mlpNorm ? norm(x, mlpNorm) : first;
+      attn(first, s, x);
+      mlp(second, s, x);
+    },
+    feed() {},
+  };
+}

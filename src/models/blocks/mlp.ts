@@ -1,7 +1,8 @@
 import type { Activation, GluOptions } from '../../core/backend.ts';
 import type { Mixer } from '../../core/model.ts';
-import { glu, linear, linearAdd } from '../../core/ops.ts';
+import { glu, linear, linearAdd, unaryInto } from '../../core/ops.ts';
 import type { Weights } from '../../core/weights.ts';
+import type { Projection } from './linear.ts';
 import { projection } from './linear.ts';
 
 export interface GatedMlpSpec {
@@ -31,6 +32,27 @@ export function gatedMlp(w: Weights, m: GatedMlpSpec): Mixer {
   const gate: GluOptions = { activation };
   return (x, _s, residual) => {
     const y = glu(linear(x, input.weight, input.plain), gate);
+    return residual ? linearAdd(residual, y, output.weight, output.adding) : linear(y, output.weight, output.plain);
+  };
+}
+
+export interface PlainMlpSpec extends Omit<GatedMlpSpec, 'names' | 'fused'> {
+  /** The two matrices, without `.weight`. */
+  readonly names: readonly [input: string, output: string];
+}
+
+/** `output(activation(input(x)))`. */
+export function plainMlp(w: Weights, m: PlainMlpSpec): Mixer {
+  const { hidden, intermediate, bias, names } = m;
+  const input = projection(w, [{ name: names[0], rows: intermediate }], hidden, bias);
+  const output = projection(w, [{ name: names[1], rows: hidden }], intermediate, bias);
+  return plainMlpOf(input, output, m.activation);
+}
+
+/** The same of projections that were read before. */
+export function plainMlpOf(input: Projection, output: Projection, activation: Activation): Mixer {
+  return (x, _s, residual) => {
+    const y = unaryInto(activation, linear(x, input.weight, input.plain));
     return residual ? linearAdd(residual, y, output.weight, output.adding) : linear(y, output.weight, output.plain);
   };
 }

@@ -38,6 +38,7 @@ const parameters = s.object({
   alpha: s.optional(s.number),
   short_mscale: s.optional(s.number),
   long_mscale: s.optional(s.number),
+  llama_4_scaling_beta: s.optional(s.number),
 });
 
 /** Where a configuration speaks of rotation: the nested object, and the top-level keys of older files. */
@@ -94,6 +95,35 @@ export function wholeRopeSpec(c: RopeConfig, theta?: number): RopeSpec {
   return spec.kind === 'default' ? { ...spec, partial: 1 } : spec;
 }
 
+/** Of the layers of one kind. */
+export interface LayerRope {
+  readonly headDim: number;
+  /** Base where the file states none. */
+  readonly theta: number;
+  /** Base of older files, outside of the nested object. */
+  readonly stated: number | undefined;
+}
+
+/**
+ * Rotations of full and of windowed layers. Newer files nest one for each layer type; older ones scale full layers only.
+ */
+export function layerRopes(c: RopeConfig, full: LayerRope, local: LayerRope): { full: Rope; local: Rope } {
+  const given = s.isRecord(c.rope_parameters) ? c.rope_parameters : {};
+  if (Object.keys(given).length > 0 && !('full_attention' in given) && !('sliding_attention' in given)) {
+    throw s.configError('rope_parameters', 'full_attention and sliding_attention', given);
+  }
+  const part = (type: string) => (s.isRecord(given[type]) ? given[type] : {});
+  const scaling = s.isRecord(c.rope_scaling) ? c.rope_scaling : {};
+  const rope = (own: Record<string, unknown>, { headDim, theta, stated }: LayerRope) => {
+    const config = { ...c, rope_scaling: undefined, rope_parameters: own, rope_theta: stated };
+    return createRope(wholeRopeSpec(config, theta), headDim);
+  };
+  return {
+    full: rope({ ...part('full_attention'), ...scaling }, full),
+    local: rope(part('sliding_attention'), local),
+  };
+}
+
 /** Published heads have at most 512 dimensions. */
 const MAX_HEAD_DIM = 1 << 14;
 
@@ -119,6 +149,7 @@ interface Frequencies {
 
 class RopeTable implements Rope {
   readonly rotaryDim: number;
+  readonly width: number;
   readonly key: string;
   readonly switchLength: number | undefined;
   readonly growsBeyond: number | undefined;
@@ -129,7 +160,7 @@ class RopeTable implements Rope {
   readonly #originalMax: number;
 
   constructor(spec: RopeSpec, headDim: number, rotaryDim: number, frequencies: Frequencies) {
-    this.rotaryDim = rotaryDim;
+    this.rotaryDim = this.width = rotaryDim;
     this.key = JSON.stringify([{ ...spec, path: '' }, headDim]);
     const { short, long } = spec.magnitudes ?? {};
     this.switchLength = short === long ? frequencies.switchLength : spec.originalMax;

@@ -1,7 +1,6 @@
 import * as s from '../../core/schema.ts';
 import { layerTypes, textArch, textFields, windowOf } from '../arch.ts';
-import type { RopeConfig } from '../blocks/rope.ts';
-import { createRope, wholeRopeSpec } from '../blocks/rope.ts';
+import { layerRopes } from '../blocks/rope.ts';
 import { causalOnly, gemmaModel, laterConfig } from './gemma.ts';
 
 /** Gemma 3 text: head norms, five windowed layers to each full one, and a rotation for each kind. */
@@ -20,7 +19,12 @@ export const gemma3 = textArch(
   (c) => {
     const pattern = c.sliding_window_pattern;
     const layer_types = layerTypes(c, (i) => ((i + 1) % pattern === 0 ? 'full_attention' : 'sliding_attention'));
-    return { ...causalOnly(c), hidden_act: c.hidden_activation, layer_types, ...twoRopes(c, c.head_dim) };
+    const ropes = layerRopes(
+      c,
+      { headDim: c.head_dim, theta: 1e6, stated: c.rope_theta },
+      { headDim: c.head_dim, theta: 1e4, stated: c.rope_local_base_freq },
+    );
+    return { ...causalOnly(c), hidden_act: c.hidden_activation, layer_types, ...ropes };
   },
   (w, c) =>
     gemmaModel(w, c, {
@@ -32,20 +36,3 @@ export const gemma3 = textArch(
       sandwich: true,
     }),
 );
-
-/** Newer files nest one rotation per layer type; older ones scale the full layers and give the local base apart. */
-function twoRopes(c: RopeConfig & { readonly rope_local_base_freq: number | undefined }, headDim: number) {
-  const given = s.isRecord(c.rope_parameters) ? c.rope_parameters : {};
-  if (Object.keys(given).length > 0 && !('full_attention' in given) && !('sliding_attention' in given)) {
-    throw s.configError('rope_parameters', 'full_attention and sliding_attention', given);
-  }
-  const part = (type: string) => (s.isRecord(given[type]) ? given[type] : {});
-  const scaling = s.isRecord(c.rope_scaling) ? c.rope_scaling : {};
-  const base = { ...c, rope_scaling: undefined };
-  const full = { ...base, rope_parameters: { ...part('full_attention'), ...scaling } };
-  const local = { ...base, rope_parameters: part('sliding_attention'), rope_theta: c.rope_local_base_freq };
-  return {
-    full: createRope(wholeRopeSpec(full, 1e6), headDim),
-    local: createRope(wholeRopeSpec(local, 1e4), headDim),
-  };
-}

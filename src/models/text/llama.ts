@@ -1,5 +1,6 @@
 import * as s from '../../core/schema.ts';
 import { heads, textArch, textConfig } from '../arch.ts';
+import { queryGrowth } from '../blocks/queryScale.ts';
 import { createRope, wholeRopeSpec } from '../blocks/rope.ts';
 import { preNormModel } from './preNorm.ts';
 
@@ -31,5 +32,88 @@ export const mistral = textArch(
       qkvBias: false,
       outBias: false,
       mlpBias: false,
+    }),
+);
+
+/** What the file of a Ministral 3 says of rotation where it says nothing. */
+const MINISTRAL_ROPE = {
+  rope_type: 'yarn',
+  rope_theta: 1e6,
+  factor: 16,
+  original_max_position_embeddings: 16384,
+  beta_fast: 32,
+  beta_slow: 1,
+  mscale: 1,
+  mscale_all_dim: 1,
+  llama_4_scaling_beta: 0.1,
+};
+
+/** Ministral 3: Mistral whose queries grow beyond the context it was trained on first. */
+export const ministral3 = textArch(
+  textConfig.extend({
+    num_key_value_heads: s.absent(s.count, 8),
+    head_dim: s.absent(s.count, 128),
+    max_position_embeddings: s.or(s.count, 262144),
+    rms_norm_eps: s.or(s.positive, 1e-5),
+    sliding_window: s.optional(s.count),
+  }),
+  (c) => {
+    const given = c.rope_parameters ?? c.rope_scaling;
+    const spec = wholeRopeSpec(given ? c : { ...c, rope_parameters: MINISTRAL_ROPE });
+    const beta = spec.parameters.llama_4_scaling_beta;
+    return {
+      ...c,
+      rope: createRope(spec, heads(c).headDim),
+      queryScale: beta ? queryGrowth(beta, spec.originalMax) : undefined,
+    };
+  },
+  (w, c) =>
+    preNormModel(w, c, {
+      rope: () => c.rope,
+      queryScale: c.queryScale,
+      window: () => c.sliding_window,
+      qkvBias: false,
+      outBias: false,
+      mlpBias: false,
+    }),
+);
+
+/** Seed-OSS: Llama whose output projection has a bias of its own accord. */
+export const seedOss = textArch(
+  textConfig.extend({
+    num_key_value_heads: s.absent(s.count, 8),
+    head_dim: s.absent(s.count, 128),
+    max_position_embeddings: s.or(s.count, 524288),
+    attention_out_bias: s.optional(s.boolean),
+  }),
+  (c) => ({ ...c, rope: createRope(wholeRopeSpec(c), heads(c).headDim) }),
+  (w, c) =>
+    preNormModel(w, c, {
+      rope: () => c.rope,
+      qkvBias: c.attention_bias,
+      outBias: c.attention_out_bias,
+      mlpBias: c.mlp_bias,
+    }),
+);
+
+/** Granite 3: Llama with factors of embeddings, attention scores, what layers add, and logits. */
+export const granite = textArch(
+  textConfig.extend({
+    embedding_multiplier: s.or(s.number, 1),
+    attention_multiplier: s.or(s.number, 1),
+    residual_multiplier: s.or(s.number, 1),
+    logits_scaling: s.or(s.positive, 1),
+  }),
+  (c) => ({ ...c, rope: createRope(wholeRopeSpec(c), heads(c).headDim) }),
+  (w, c) =>
+    preNormModel(w, c, {
+      rope: () => c.rope,
+      embedScale: c.embedding_multiplier,
+      scale: c.attention_multiplier,
+      residualScale: c.residual_multiplier,
+      logitScale: 1 / c.logits_scaling,
+      qkvBias: c.attention_bias,
+      outBias: c.attention_bias,
+      mlpBias: c.mlp_bias,
     }),
 );

@@ -1,5 +1,5 @@
 import type { NormOptions } from '../../core/backend.ts';
-import type { Decoder, Mixer, Rope } from '../../core/model.ts';
+import type { Decoder, Mixer, Rope, RowTable } from '../../core/model.ts';
 import type { Weights } from '../../core/weights.ts';
 import type { TextConfig } from '../arch.ts';
 import { heads, layers, tableAndHead, trunk } from '../arch.ts';
@@ -12,6 +12,12 @@ import { rmsNorm } from '../blocks/norm.ts';
 /** What distinguishes the architectures of the Llama shape. */
 export interface Variation {
   readonly rope: (layer: number) => Rope | undefined;
+  /** Of attention scores; the usual one when absent. */
+  readonly scale?: number | undefined;
+  readonly queryScale?: RowTable | undefined;
+  readonly embedScale?: number | undefined;
+  readonly residualScale?: number | undefined;
+  readonly logitScale?: number | undefined;
   readonly window?: (layer: number) => number | undefined;
   /** RMS norm on each query and key head, `q_norm` and `k_norm` before the rotation where nothing else is said. */
   readonly headNorms?: boolean | { readonly q: string; readonly k: string; readonly afterRope: boolean };
@@ -52,20 +58,24 @@ export function preNormModel(w: Weights, c: Omit<TextConfig, 'layer_types'>, v: 
     maxPositions: c.max_position_embeddings,
     headBias: v.headBias ? w.tensor('lm_head.bias', [c.vocab_size]) : undefined,
     norm: norm(m.at('norm')),
+    embedScale: v.embedScale,
+    logitScale: v.logitScale,
     layers: layers(c.num_hidden_layers, (layer) => {
       const l = m.at('layers', layer);
       const a = l.at('self_attn');
       const headNorm = (name: string) => rms(a.at(name), h.headDim);
       return preNorm({
+        residualScale: v.residualScale,
         attnNorm: norm(l.at('input_layernorm')),
         attn:
           v.mixer?.(l, layer) ??
           attention(a, {
             ...h,
             hidden,
-            scale: h.headDim ** -0.5,
+            scale: v.scale ?? h.headDim ** -0.5,
             rope: v.rope(layer),
             interleaved: v.interleaved,
+            queryScale: v.queryScale,
             window: v.window?.(layer),
             qNorm: named && headNorm(named.q),
             kNorm: named && headNorm(named.k),
