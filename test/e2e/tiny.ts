@@ -3,7 +3,9 @@ import { readFileSync } from 'node:fs';
 import { type LoadOptions, loadModel, type Model } from '../../src/index.ts';
 import { fixtures } from '../models/harness.ts';
 
-export const tinyBytes: Uint8Array = new Uint8Array(readFileSync(new URL('gguf_llama_q8_0/model.gguf', fixtures)));
+/** Holds `model.gguf`. */
+export const TINY_FOLDER = new URL('gguf_llama_q8_0/', fixtures);
+export const tinyBytes: Uint8Array = new Uint8Array(readFileSync(new URL('model.gguf', TINY_FOLDER)));
 export const TINY_VOCAB = 264;
 /** Blocks of the CPU back-end have this many positions. */
 export const BLOCK_SIZE = 32;

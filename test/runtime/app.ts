@@ -21,6 +21,11 @@ const byText = (text: string) => cases.find((c) => c.text === text) as GreedyCas
 const chat = byText('Count from 1 to 20.');
 const raw = byText('1, 2, 3, 4,');
 
+const answers = {
+  chat: { text: chat.text, out: chat.out },
+  raw: { text: raw.text, ids: raw.prompt, out: raw.out },
+};
+
 /** What `smoke.mjs` is told; software adapters are slow, and welcome here. */
 export function taskOf(device: BackendName, origin: string): object {
   return {
@@ -28,8 +33,18 @@ export function taskOf(device: BackendName, origin: string): object {
     ...(device === 'webgpu' ? { adapter: 'software' } : {}),
     file: MODEL_FILE,
     url: `${origin}${MODEL_PATH}`,
-    chat: { text: chat.text, out: chat.out },
-    raw: { text: raw.text, ids: raw.prompt, out: raw.out },
+    ...answers,
     tokens: device === 'cpu' ? 20 : 6,
+  };
+}
+
+/** The task of loading from servers whose connections break. */
+export function badNetworkTask(breaksOnce: string, breaksAlways: string): object {
+  return {
+    scenario: 'badNetwork',
+    breaksOnce: `${breaksOnce}${MODEL_PATH}`,
+    breaksAlways: `${breaksAlways}${MODEL_PATH}`,
+    ...answers,
+    tokens: 20,
   };
 }

@@ -8,6 +8,7 @@ import { NOT_INSTALLED } from './runtimes.ts';
 
 /** The part of playwright's interface that is used: its types are not there where it is not installed. */
 export interface Page {
+  addInitScript(script: string): Promise<void>;
   goto(url: string): Promise<unknown>;
   waitForFunction(expression: string): Promise<unknown>;
   evaluate<R>(expression: string): Promise<R>;

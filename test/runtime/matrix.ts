@@ -53,7 +53,8 @@ export async function cell(
 
 /** Prints all cells as a table, and how many there are of each kind. */
 export function printMatrix(): void {
-  const lines = existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n') : [];
+  if (!existsSync(file)) return;
+  const lines = readFileSync(file, 'utf8').trim().split('\n');
   const cells = lines.map((line) => JSON.parse(line) as Cell);
   const width = (key: 'runtime' | 'backend') => Math.max(...cells.map((c) => c[key].length), key.length);
   const row = (runtime: string, backend: string, rest: string) =>

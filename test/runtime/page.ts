@@ -2,8 +2,15 @@
 import type { Browser } from './chromium.ts';
 import type { SmokeResult } from './matrix.ts';
 
-export async function smokeInPage(browser: Browser, url: string, task: object): Promise<SmokeResult> {
+export async function smokeInPage(
+  browser: Browser,
+  url: string,
+  task: object,
+  /** Runs in the page before its own scripts. */
+  before?: string,
+): Promise<SmokeResult> {
   const page = await browser.newPage();
+  if (before !== undefined) await page.addInitScript(before);
   const said: string[] = [];
   page.on('console', (message) => said.push(message.text?.() ?? ''));
   page.on('pageerror', (error) => said.push(error.message ?? ''));

@@ -20,6 +20,9 @@ export const ISOLATED: Readonly<Record<string, string>> = {
   'Cross-Origin-Embedder-Policy': 'require-corp',
 };
 
+/** Pages of other servers may read, as from the hub. */
+const FOR_EVERYONE = { 'Access-Control-Allow-Origin': '*', 'Access-Control-Expose-Headers': 'Content-Range' };
+
 export interface ServerOptions {
   /** Folders by the first part of the path. */
   readonly mounts: Readonly<Record<string, string>>;
@@ -63,6 +66,7 @@ async function answer(request: IncomingMessage, response: ServerResponse, option
   const start = Number(range?.[1] ?? 0);
   const end = Math.min(size, range ? Number(range[2]) + 1 : size);
   response.writeHead(range ? 206 : 200, {
+    ...FOR_EVERYONE,
     ...options.headers,
     'Content-Type': TYPES[extname(file)] ?? 'application/octet-stream',
     'Content-Length': end - start,

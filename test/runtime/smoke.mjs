@@ -95,29 +95,62 @@ export async function smoke(library, task) {
 }
 
 /**
- * Runs `smoke`, or says why the device cannot be had here.
+ * Loads over a connection that breaks: once, which goes unnoticed, then always, which ends with a typed error.
+ *
+ * @param task `breaksOnce` and `breaksAlways`: URLs; `raw` and `tokens` as above
+ */
+export async function badNetwork({ loadModel, ModelLoadError }, { breaksOnce, breaksAlways, raw, tokens }) {
+  const model = await loadModel(new URL(breaksOnce), { device: 'cpu', threads: 1 });
+  begins(raw.out, (await model.complete(raw.ids, { sampling: { topK: 1, maxLen: tokens } })).choices[0].text);
+  const { backend } = model.config();
+  await model.dispose();
+  const error = await failureOf(() => loadModel(new URL(breaksAlways), { device: 'cpu', threads: 1 }));
+  same(error instanceof ModelLoadError, true, `a ModelLoadError, got ${error}`);
+  same(/\(5 tries\)$/.test(error.message), true, `a message that counts the tries, got ${error.message}`);
+  return { passed: ['resume', 'give up'], backend };
+}
+
+/**
+ * Answers with token ids alone, where a large model would take too long.
+ *
+ * @param task `url` of a model, `ids` of a prompt, `expected` continuation
+ */
+export async function continuation({ loadModel }, { url, ids, expected }) {
+  const model = await loadModel(new URL(url), { device: 'cpu' });
+  const sampling = { topK: 1, maxLen: expected.length, ignoreEos: true };
+  same([...(await model.complete(ids, { sampling })).choices[0].tokenIds], expected, 'token ids');
+  const { backend } = model.config();
+  await model.dispose();
+  return { passed: ['continuation'], backend };
+}
+
+/**
+ * Runs the scenario of a task: `smoke`, where the device can be had, or one of the others. Never rejects: `{ skipped }`
+ * and `{ failed }` say why there is no result.
  *
  * @param core the exports of `tramontane/core`
  */
-export async function smokeOrReason(library, core, task) {
-  const { device, adapter } = task;
+export async function run(library, core, task) {
   try {
-    const backend = await core.createBackend(device, { adapter });
-    await backend.dispose();
-  } catch (error) {
-    if (!(error instanceof core.UnsupportedError) || device === 'cpu') throw error;
-    return { skipped: error.message };
-  }
-  return smoke(library, task);
-}
-
-/** Runs `work` and returns its outcome as a plain object, for reports between processes and pages. */
-export async function reported(work) {
-  try {
-    return await work();
+    if (task.scenario === 'badNetwork') return await badNetwork(library, task);
+    if (task.scenario === 'continuation') return await continuation(library, task);
+    const reason = await absence(core, task);
+    return reason === undefined ? await smoke(library, task) : { skipped: reason };
   } catch (error) {
     return { failed: String(error?.stack ?? error) };
   }
+}
+
+/** Why the device cannot be had here. */
+async function absence({ createBackend, UnsupportedError }, { device, adapter }) {
+  try {
+    const backend = await createBackend(device, { adapter });
+    await backend.dispose();
+  } catch (error) {
+    if (!(error instanceof UnsupportedError) || device === 'cpu') throw error;
+    return error.message;
+  }
+  return undefined;
 }
 
 async function failureOf(work) {

@@ -1,5 +1,5 @@
 /** What a worker runs, as text: it is started from a string, so that no bundler has to know of it. */
-import { messageOf } from '../../core/errors.ts';
+import { messageOf, UnsupportedError } from '../../core/errors.ts';
 
 /** A module to instantiate; the first one ever is the interpreter. */
 export interface Installation {
@@ -75,9 +75,10 @@ interface NodeWorker {
   terminate(): Promise<number>;
 }
 
-/** Starts a worker. Rejects or throws where the runtime or its content policy forbids it. */
+/** Starts a worker. Rejects where the runtime or its content policy forbids it. */
 export async function startWorker(events: WorkerEvents): Promise<WorkerHandle> {
   if (prefersWebWorkers()) return startWebWorker(events);
+  if (!hasNodeModules()) throw new UnsupportedError('this runtime has none', { feature: 'workers' });
   const { Worker: Thread } = await nodeModule<{ Worker: new (code: string, o: object) => NodeWorker }>(
     'node:worker_threads',
   );
@@ -97,9 +98,12 @@ export async function startWorker(events: WorkerEvents): Promise<WorkerHandle> {
 
 /** Browsers and Bun. The web workers of Deno cannot be left alone at exit; its workers in the manner of Node can. */
 function prefersWebWorkers(): boolean {
-  if (typeof Worker !== 'function') return false;
+  return typeof Worker === 'function' && ('unref' in Worker.prototype || !hasNodeModules());
+}
+
+function hasNodeModules(): boolean {
   const { process } = globalThis as { process?: { versions?: { node?: string } } };
-  return 'unref' in Worker.prototype || process?.versions?.node === undefined;
+  return process?.versions?.node !== undefined;
 }
 
 function startWebWorker(events: WorkerEvents): WorkerHandle {

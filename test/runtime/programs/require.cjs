@@ -2,7 +2,6 @@
 const library = require('tramontane');
 const core = require('tramontane/core');
 
-import('./smoke.mjs').then(async ({ reported, smokeOrReason }) => {
-  const result = await reported(() => smokeOrReason(library, core, JSON.parse(process.argv[2])));
-  console.log(`RESULT ${JSON.stringify(result)}`);
+import('./smoke.mjs').then(async ({ run }) => {
+  console.log(`RESULT ${JSON.stringify(await run(library, core, JSON.parse(process.argv[2])))}`);
 });
