@@ -122,6 +122,8 @@ export class Scheduler {
       sequence.computed += plan.rowCounts[i]!;
       sequence.append(UNKNOWN);
     }
+    // In the same order: each sequence finds its token in the row it had.
+    this.#cursor = this.#running.indexOf(plan.sequences[0]!);
     return this.schedule();
   }
 
