@@ -81,7 +81,7 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
   );
   await closeFiles();
   const caches = cacheSpecs(decoder.caches, weights.weights.values(), options);
-  const size = cacheSize(caches, decoder.maxPositions, options);
+  const size = cacheSize(caches, decoder.maxPositions, options, decoder.states);
   const runner = new DecoderRunner(backend, { ...decoder, caches, maxPositions: size.contextLength }, size);
   releases.add(() => runner.dispose());
   const engine = makeEngine(runner, size, defaults, text, options);

@@ -58,6 +58,8 @@ export interface FakeOptions {
   readonly maxLogitRows?: number;
   readonly recomputeAt?: readonly number[];
   readonly growsBeyond?: number;
+  /** Slots of recurrent states; a model with some needs the right state for every row. */
+  readonly stateSlots?: number;
   readonly rotation?: Rotation;
   /** Looks at each batch; throwing makes the step fail. */
   readonly onForward?: (batch: PackedBatch, step: number) => void;
@@ -88,8 +90,11 @@ export class FakeModel implements ModelRunner {
   readonly maxLogitRows: number;
   readonly recomputeAt: readonly number[] | undefined;
   readonly growsBeyond: number | undefined;
+  readonly stateSlots: number;
   readonly #options: FakeOptions;
   readonly #memory: Float64Array;
+  /** Digest of all tokens of the sequence that a slot belongs to. */
+  readonly #states: Float64Array;
   #logits = new Float32Array(0);
   steps = 0;
   rows = 0;
@@ -115,6 +120,8 @@ export class FakeModel implements ModelRunner {
     if (options.remote) {
       this.top = { maxK: 8, forward: (batch, k) => this.#enqueue(structuredClone(batch), k) };
     }
+    this.stateSlots = options.stateSlots ?? 0;
+    this.#states = new Float64Array(this.stateSlots).fill(Number.NaN);
     this.#memory = new Float64Array(this.blocks * this.blockSize).fill(Number.NaN);
   }
 
@@ -181,6 +188,8 @@ export class FakeModel implements ModelRunner {
       if (batch.kvLen[s]! > this.contextLength || batch.baseLen[s]! > this.contextLength) fail('length');
     }
     if (batch.seqStart[batch.sequences] !== batch.rows) fail('row count');
+    const slots = new Set(batch.stateSlots.subarray(0, batch.sequences));
+    if (this.stateSlots > 0 && slots.size !== batch.sequences) fail('two sequences in one state slot');
     for (let i = 1; i < batch.logitCount; i++) if (batch.logitRows[i]! <= batch.logitRows[i - 1]!) fail('logit rows');
   }
 
@@ -195,13 +204,22 @@ export class FakeModel implements ModelRunner {
       const from = batch.copies[2 * i]! * this.blockSize;
       memory.copyWithin(batch.copies[2 * i + 1]! * this.blockSize, from, from + this.blockSize);
     }
+    const states = this.#states;
+    for (let i = 0; i < batch.stateCopyCount; i++)
+      states[batch.stateCopies[2 * i + 1]!] = states[batch.stateCopies[2 * i]!]!;
     const { rotation = () => 0 } = this.#options;
     for (let s = 0; s < batch.sequences; s++) {
       for (let r = batch.seqStart[s]!; r < batch.seqStart[s + 1]!; r++) {
         const position = batch.positions[r]!;
         const length = Math.max(batch.baseLen[s]!, position + 1);
         const state = position === 0 ? START : memory[this.#slot(batch, s, position - 1)]!;
-        memory[batch.slots[r]!] = rowAfter(state, batch.tokens[r]!, rotation(length));
+        const after = rowAfter(state, batch.tokens[r]!, rotation(length));
+        memory[batch.slots[r]!] = after;
+        if (this.stateSlots === 0) continue;
+        const slot = batch.stateSlots[s]!;
+        if (!(slot >= 0 && slot < this.stateSlots)) throw new Error('bad batch: state slot');
+        if (position > 0 && states[slot] !== state) throw new Error('bad batch: state of other tokens');
+        states[slot] = after;
       }
     }
     const size = batch.logitCount * this.vocabSize;

@@ -4,6 +4,7 @@ import { BatchBuilder } from '../../src/core/engine/batch.ts';
 import { BlockPool } from '../../src/core/engine/blocks.ts';
 import { Scheduler, type SchedulerOptions } from '../../src/core/engine/scheduler.ts';
 import { type Sequence, SequenceGroup } from '../../src/core/engine/sequence.ts';
+import { StatePool } from '../../src/core/engine/states.ts';
 import { FakeModel, greedyAfter, logitsAfter } from './fakeModel.ts';
 
 const VOCAB = 16;
@@ -19,6 +20,7 @@ interface Wanted {
 class Simulation {
   readonly model: FakeModel;
   readonly pool: BlockPool;
+  readonly states: StatePool | undefined;
   readonly scheduler: Scheduler;
   readonly options: SchedulerOptions;
   readonly #batches: BatchBuilder;
@@ -30,7 +32,7 @@ class Simulation {
   steps = 0;
   longestWait = 0;
 
-  constructor(blocks: number, blockSize: number, options: Partial<SchedulerOptions> = {}) {
+  constructor(blocks: number, blockSize: number, options: Partial<SchedulerOptions> = {}, stateSlots = 0) {
     this.options = {
       maxNumSeqs: 8,
       maxRows: 16,
@@ -44,11 +46,13 @@ class Simulation {
       vocabSize: VOCAB,
       blocks,
       blockSize,
+      stateSlots,
       contextLength: blocks * blockSize,
     });
+    this.states = stateSlots > 0 ? new StatePool(stateSlots, blocks) : undefined;
     this.pool = new BlockPool(blocks, blockSize);
-    this.scheduler = new Scheduler(this.pool, this.options);
-    this.#batches = new BatchBuilder({ ...this.options, maxBlocks: blocks, blockSize });
+    this.scheduler = new Scheduler(this.pool, this.options, this.states);
+    this.#batches = new BatchBuilder({ ...this.options, maxBlocks: blocks, blockSize }, this.states);
   }
 
   add(wanted: Wanted): SequenceGroup {
@@ -142,6 +146,7 @@ class Simulation {
     expect(plan.count).toBeLessThanOrEqual(this.options.maxSequences);
     expect(plan.logitRows).toBeLessThanOrEqual(this.options.maxLogitRows);
     const held = new Map<number, number>();
+    const slots: number[] = [];
     let active = 0;
     let width = this.options.maxNumSeqs;
     for (const group of this.live.keys()) {
@@ -149,13 +154,16 @@ class Simulation {
       for (const s of group.sequences) {
         if (s.status === 'running' || s.status === 'reserved') active++;
         if (s.status === 'running') this.longestWait = Math.max(this.longestWait, s.passedOver);
-        else expect(s.blockCount).toBe(0);
+        else expect([s.blockCount, s.slot]).toEqual([0, -1]);
+        if (s.slot >= 0) slots.push(s.slot);
         expect(s.computed).toBeLessThanOrEqual(s.length);
         for (let i = 0; i < s.blockCount; i++) held.set(s.blocks[i]!, (held.get(s.blocks[i]!) ?? 0) + 1);
       }
     }
     expect(this.scheduler.active).toBe(active);
     expect(active).toBeLessThanOrEqual(width);
+    expect(this.states?.held ?? 0).toBe(slots.length);
+    expect(new Set(slots).size).toBe(slots.length);
     expect(this.pool.used).toBe(held.size);
     expect(this.pool.free + this.pool.used).toBe(this.pool.total);
     for (const [block, count] of held) expect(this.pool.references(block)).toBe(count);
@@ -167,6 +175,7 @@ class Simulation {
     while (await this.step()) expect(this.steps).toBeLessThan(bound);
     expect(this.live.size).toBe(0);
     expect(this.pool.used).toBe(0);
+    expect(this.states?.held ?? 0).toBe(0);
     expect(this.scheduler.active + this.scheduler.queued + this.scheduler.interrupted).toBe(0);
   }
 }
@@ -202,10 +211,11 @@ describe('random lives', () => {
           maxLogitRows: fc.constantFrom(1, 4, 16),
           maxNumSeqs: fc.constantFrom(1, 4, 8),
           prefixCache: fc.boolean(),
+          stateSlots: fc.constantFrom(0, 0, 1, 2, 5, 9, 20),
         }),
         fc.array(action, { maxLength: 60 }),
-        async ({ blocks, ...options }, actions) => {
-          const sim = new Simulation(blocks, 4, options);
+        async ({ blocks, stateSlots, ...options }, actions) => {
+          const sim = new Simulation(blocks, 4, options, stateSlots);
           for (const a of actions) {
             const groups = [...sim.live.keys()];
             if (a.kind === 'add') sim.add(a.wanted);
@@ -215,7 +225,7 @@ describe('random lives', () => {
           await sim.drain();
         },
       ),
-      { numRuns: 150 },
+      { numRuns: 200 },
     );
   });
 });
@@ -375,5 +385,76 @@ describe('blocks', () => {
     await sim.drain();
     expect(sim.scheduler.preemptions).toBeGreaterThan(0);
     expect(sim.model.rows).toBeLessThan(40 + 68 + 80);
+  });
+});
+
+describe('states of recurrent layers', () => {
+  it('an equal prompt goes on from the snapshot behind its last whole block', async () => {
+    const sim = new Simulation(400, 4, {}, 8);
+    sim.add(one(letters(41), 2));
+    await sim.drain();
+    const before = sim.model.rows;
+    sim.add(one(letters(41), 2));
+    await sim.drain();
+    expect(sim.model.rows - before).toBe(1 + 1);
+  });
+
+  it('a prompt that goes on from an answer computes what follows the last snapshot', async () => {
+    const sim = new Simulation(400, 4, {}, 8);
+    const first = sim.add(one(letters(30), 20));
+    await sim.drain();
+    const before = sim.model.rows;
+    // 49 positions were computed, and the state was kept behind the 48th.
+    sim.add(one([...letters(30), ...sim.finished.get(first)![0]!, 1, 2, 3], 1));
+    await sim.drain();
+    expect(sim.model.rows - before).toBe(53 - 48);
+  });
+
+  it('where a second prompt leaves the first, a third one finds a snapshot', async () => {
+    const sim = new Simulation(400, 4, { maxRows: 64 }, 8);
+    const shared = letters(24);
+    const rowsOf = async (tail: number[]) => {
+      const before = sim.model.rows;
+      sim.add(one([...shared, ...tail], 1));
+      await sim.drain();
+      return sim.model.rows - before;
+    };
+    expect(await rowsOf([1, 1, 1, 1, 1, 1, 1, 1, 1])).toBe(33);
+    expect(await rowsOf([2, 2, 2, 2, 2, 2, 2, 2, 2])).toBe(33);
+    expect(await rowsOf([3, 3, 3, 3, 3, 3, 3, 3, 3])).toBe(9);
+  });
+
+  it('few slots slow requests down and change nothing', async () => {
+    const sim = new Simulation(400, 4, {}, 2);
+    for (let i = 0; i < 5; i++) sim.add(one(letters(20 + i, i + 3), 9));
+    sim.add({ ...one(letters(15), 7), choices: 5 });
+    await sim.drain();
+  });
+
+  it('recomputes from the last snapshot after a preemption', async () => {
+    const sim = new Simulation(16, 4, { maxNumSeqs: 2 }, 6);
+    sim.add(one(letters(20, 3), 40));
+    sim.add(one(letters(20, 5), 30));
+    await sim.drain();
+    expect(sim.scheduler.preemptions).toBeGreaterThan(0);
+    expect(sim.model.rows).toBeLessThan(40 + 68 + 80);
+  });
+
+  it('drops snapshots with their blocks, and all of them on demand', async () => {
+    const sim = new Simulation(40, 4, {}, 12);
+    sim.add(one(letters(41), 2));
+    await sim.drain();
+    expect(sim.states!.snapshots).toBeGreaterThan(0);
+    sim.add(one(letters(150, 7), 2));
+    await sim.drain();
+    for (let block = 0; block < 40; block++) {
+      if (sim.states!.has(block)) expect(sim.pool.references(block)).toBe(0);
+    }
+    sim.scheduler.forgetAll();
+    expect(sim.states!.snapshots).toBe(0);
+    const before = sim.model.rows;
+    sim.add(one(letters(41), 1));
+    await sim.drain();
+    expect(sim.model.rows - before).toBe(41);
   });
 });

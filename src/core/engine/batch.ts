@@ -1,6 +1,7 @@
 /** One step for the model, as packed rows in arrays that are reused. Mirrors the host side of `Batch` in `backend.ts`. */
 import type { Plan } from './plan.ts';
 import type { Sequence } from './sequence.ts';
+import type { StatePool } from './states.ts';
 
 /**
  * Sequence `s` owns rows `[seqStart[s], seqStart[s + 1])`, the last positions of its `kvLen[s]` cached ones. Entries past
@@ -48,11 +49,14 @@ export interface BatchLimits {
 /** Writes plans into one batch whose arrays it keeps. */
 export class BatchBuilder {
   readonly #limits: BatchLimits;
+  readonly #states: StatePool | undefined;
   readonly #batch: PackedBatch;
 
-  constructor(limits: BatchLimits) {
+  /** `states`: whose queued copies go with every batch. */
+  constructor(limits: BatchLimits, states?: StatePool) {
     const { maxRows, maxSequences, maxLogitRows, maxBlocks } = limits;
     this.#limits = limits;
+    this.#states = states;
     this.#batch = {
       rows: 0,
       sequences: 0,
@@ -88,9 +92,15 @@ export class BatchBuilder {
     }
     batch.copyCount = plan.copyCount;
     for (let i = 0; i < 2 * plan.copyCount; i++) batch.copies[i] = plan.copies[i]!;
+    if (this.#states) {
+      batch.stateCopies = this.#states.copies;
+      batch.stateCopyCount = this.#states.copyCount;
+      this.#states.copyCount = 0;
+    }
     for (let s = 0; s < plan.count; s++) {
       const sequence = plan.sequences[s]!;
       const rows = plan.rowCounts[s]!;
+      batch.stateSlots[s] = sequence.slot;
       batch.seqStart[s] = batch.rows;
       batch.kvLen[s] = sequence.computed + rows;
       batch.baseLen[s] = sequence.base;

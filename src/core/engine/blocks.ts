@@ -32,6 +32,9 @@ export class BlockPool {
   readonly #chain: Int32Array;
   #lastSerial = ROOT;
 
+  /** Called with every known block that becomes unknown, but not by `forgetAll`. */
+  onForget: ((block: number) => void) | undefined;
+
   lookups = 0;
   hits = 0;
   evictions = 0;
@@ -177,6 +180,7 @@ export class BlockPool {
       this.#chain[at] = this.#chain[block]!;
     }
     this.#serial[block] = UNKNOWN;
+    this.onForget?.(block);
   }
 
   #link(block: number, before: number): void {

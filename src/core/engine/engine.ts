@@ -25,6 +25,7 @@ import { deriveSeed } from './sampling/rng.ts';
 import { type ControlTask, Scheduler } from './scheduler.ts';
 import { type Sequence, SequenceGroup } from './sequence.ts';
 import { prepareChoices, stopIds } from './setup.ts';
+import { StatePool } from './states.ts';
 import { Timing } from './timing.ts';
 import type {
   EngineOptions,
@@ -53,6 +54,7 @@ export class Engine {
   readonly #lengths: LengthRules;
   readonly #now: () => number;
   readonly #pool: BlockPool;
+  readonly #states: StatePool | undefined;
   readonly #scheduler: Scheduler;
   readonly #batches: BatchBuilder;
   readonly #workspace: SamplerWorkspace;
@@ -86,8 +88,10 @@ export class Engine {
     this.#lengths = new LengthRules(runner);
     this.#now = options.now ?? (() => performance.now());
     this.#pool = new BlockPool(runner.blocks, runner.blockSize);
-    this.#scheduler = new Scheduler(this.#pool, this.#limits);
-    this.#batches = new BatchBuilder(this.#limits);
+    const slots = runner.stateSlots ?? 0;
+    this.#states = slots > 0 ? new StatePool(slots, runner.blocks) : undefined;
+    this.#scheduler = new Scheduler(this.#pool, this.#limits, this.#states);
+    this.#batches = new BatchBuilder(this.#limits, this.#states);
     this.#workspace = new SamplerWorkspace(runner.vocabSize);
     this.#rows = new RowViews(runner.vocabSize);
   }
@@ -173,6 +177,8 @@ export class Engine {
       prefixEvictions: this.#pool.evictions,
       blocksUsed: this.#pool.used,
       blocksTotal: this.#pool.total,
+      statesUsed: this.#states?.held ?? 0,
+      statesTotal: this.#states?.total ?? 0,
       completed: { ...this.#completed },
     };
   }
@@ -347,7 +353,7 @@ export class Engine {
   async #runTask(task: ControlTask): Promise<void> {
     await task.run();
     this.#tasks.delete(task);
-    this.#pool.forgetAll();
+    this.#scheduler.forgetAll();
   }
 
   #begin(plan: Plan): void {
@@ -473,6 +479,6 @@ export class Engine {
       const partialResponse = run instanceof GenerationRun ? run.result(at) : undefined;
       this.#end(run, new ModelError(`forward: ${messageOf(error)}`, { cause: error, partialResponse }));
     }
-    this.#pool.forgetAll();
+    this.#scheduler.forgetAll();
   }
 }

@@ -1,14 +1,19 @@
-/** Which blocks a sequence holds: reuse of known ones, slots for the next rows, sharing among choices. */
+/** Which blocks (and state slot) a sequence holds: reuse of known ones, slots for the next rows, sharing among choices. */
 import type { BlockPool } from './blocks.ts';
 import type { Plan } from './plan.ts';
 import type { Sequence } from './sequence.ts';
+import type { StatePool } from './states.ts';
 
 export class Paging {
   readonly #pool: BlockPool;
   readonly #prefixCache: boolean;
+  readonly #states: StatePool | undefined;
 
-  constructor(pool: BlockPool, options: { readonly prefixCache: boolean }) {
+  /** `states`: of models with recurrent layers. */
+  constructor(pool: BlockPool, options: { readonly prefixCache: boolean }, states?: StatePool) {
     this.#pool = pool;
+    this.#states = states;
+    if (states) pool.onForget = (block) => states.forget(block);
     this.#prefixCache = options.prefixCache;
   }
 
@@ -17,19 +22,76 @@ export class Paging {
    * token is left to compute, for its logits.
    */
   reuse(sequence: Sequence): void {
-    if (!this.#caches(sequence)) return;
+    if (!this.#caches(sequence) || sequence.computed !== sequence.blockCount * this.#pool.blockSize) return;
+    if (this.#states) this.#resume(sequence, this.#states);
+    else while (this.#reuseNext(sequence));
+  }
+
+  #reuseNext(sequence: Sequence): boolean {
     const { blockSize } = this.#pool;
-    while (sequence.computed === sequence.blockCount * blockSize && sequence.computed + blockSize < sequence.length) {
-      const block = this.#pool.reuse(lastBlock(sequence), sequence.tokens, sequence.computed, sequence.salt);
-      if (block < 0) return;
-      sequence.pushBlock(block);
-      sequence.published++;
-      sequence.computed += blockSize;
+    if (sequence.computed + blockSize >= sequence.length) return false;
+    const block = this.#pool.reuse(lastBlock(sequence), sequence.tokens, sequence.computed, sequence.salt);
+    if (block < 0) return false;
+    sequence.pushBlock(block);
+    sequence.published++;
+    sequence.computed += blockSize;
+    return true;
+  }
+
+  /** Known blocks up to the last one with a snapshot of the state, which the sequence goes on from. */
+  #resume(sequence: Sequence, states: StatePool): void {
+    const { block, position, known } = this.#deepest(sequence, states);
+    if (known > Math.max(position, sequence.computed)) sequence.branch = known;
+    if (block < 0) {
+      this.#pool.lookups++;
+      return;
     }
+    states.touch(block);
+    if (sequence.slot < 0) sequence.slot = states.take();
+    // The last snapshot of all may have made room for the slot.
+    if (sequence.slot < 0 || !states.has(block)) return;
+    while (sequence.computed < position) this.#reuseNext(sequence);
+    states.restore(block, sequence.slot);
+  }
+
+  /** The last known block with a snapshot, the position behind it, and the one up to which blocks are known. */
+  #deepest(sequence: Sequence, states: StatePool): { block: number; position: number; known: number } {
+    const { blockSize } = this.#pool;
+    let [block, position, known] = [-1, 0, sequence.computed];
+    for (let parent = lastBlock(sequence); known + blockSize < sequence.length; ) {
+      parent = this.#pool.find(parent, sequence.tokens, known, sequence.salt);
+      if (parent < 0) break;
+      known += blockSize;
+      if (states.has(parent)) [block, position] = [parent, known];
+    }
+    return { block, position, known };
+  }
+
+  /**
+   * Most of the next `rows` rows that a step should run, so that it ends where a snapshot of the state is of use: where
+   * other sequences left this one's tokens, at the last block that an equal prompt can take over, else at the end of any.
+   */
+  cut(sequence: Sequence, rows: number): number {
+    if (!this.#states || !this.#caches(sequence)) return rows;
+    const { computed, length, branch } = sequence;
+    const end = computed + rows;
+    const last = this.#wholeBlocks(length - 1);
+    if (computed < branch && branch < end) return branch - computed;
+    if (computed < last && last < end) return last - computed;
+    const whole = this.#wholeBlocks(end);
+    return end < length && whole > computed ? whole - computed : rows;
+  }
+
+  #wholeBlocks(position: number): number {
+    return position - (position % this.#pool.blockSize);
   }
 
   /** Slots for up to `rows` more tokens; returns for how many there are blocks. A shared last block is copied first. */
   reserve(sequence: Sequence, rows: number, plan: Plan): number {
+    if (this.#states && sequence.slot < 0) {
+      sequence.slot = this.#states.take();
+      if (sequence.slot < 0) return 0;
+    }
     const { blockSize } = this.#pool;
     const at = Math.floor(sequence.computed / blockSize);
     if (at < sequence.blockCount && this.#pool.references(sequence.blocks[at]!) > 1) {
@@ -58,16 +120,39 @@ export class Paging {
       blocks[i] = this.#pool.publish(blocks[i]!, parent, tokens, i * blockSize, salt);
       sequence.published++;
     }
+    if (this.#states && sequence.computed > 0 && sequence.computed % blockSize === 0) {
+      this.#snapshot(sequence, this.#states);
+    }
   }
 
-  /** `to` continues where `from` stands, on the same blocks. */
-  fork(from: Sequence, to: Sequence): void {
+  /** Keeps the state at the end of a block. One that is only on the way replaces the one before it. */
+  #snapshot(sequence: Sequence, states: StatePool): void {
+    const { computed, length, promptLength, branch } = sequence;
+    const block = lastBlock(sequence);
+    const lasting = computed === branch || (computed <= promptLength && computed >= this.#wholeBlocks(length - 1));
+    const fresh = !states.has(block);
+    if (sequence.passing >= 0 && sequence.passing !== block) states.forget(sequence.passing);
+    states.save(block, sequence.slot);
+    sequence.passing = lasting || !fresh ? -1 : block;
+  }
+
+  /**
+   * `to` continues where `from` stands, on the same blocks and with a copy of its state. False where no slot is left for
+   * one: `to` has to start over.
+   */
+  fork(from: Sequence, to: Sequence): boolean {
+    if (this.#states) {
+      to.slot = this.#states.take();
+      if (to.slot < 0) return false;
+      this.#states.copy(from.slot, to.slot);
+    }
     for (let i = 0; i < from.blockCount; i++) {
       this.#pool.retain(from.blocks[i]!);
       to.pushBlock(from.blocks[i]!);
     }
     to.computed = from.computed;
     to.published = from.published;
+    return true;
   }
 
   /** Gives every block back; nothing of the sequence is computed any more. */
@@ -75,6 +160,15 @@ export class Paging {
     while (sequence.blockCount > 0) this.#pool.release(sequence.blocks[--sequence.blockCount]!);
     sequence.published = 0;
     sequence.computed = 0;
+    if (this.#states && sequence.slot >= 0) this.#states.release(sequence.slot);
+    sequence.slot = sequence.passing = -1;
+    sequence.branch = 0;
+  }
+
+  /** Nothing computed so far is of use to later sequences. */
+  forgetAll(): void {
+    this.#pool.forgetAll();
+    this.#states?.forgetAll();
   }
 
   /** Blocks to take from the free ones until all known tokens of a sequence are computed. */
@@ -95,7 +189,8 @@ export class Paging {
     const { blockSize } = this.#pool;
     let count = 0;
     let parent = -1;
-    for (let at = 0; at + blockSize < sequence.length; at += blockSize) {
+    const end = this.#states ? this.#deepest(sequence, this.#states).position + 1 : sequence.length;
+    for (let at = 0; at + blockSize < end; at += blockSize) {
       parent = this.#pool.find(parent, sequence.tokens, at, sequence.salt);
       if (parent < 0) break;
       if (this.#pool.references(parent) > 0) count++;

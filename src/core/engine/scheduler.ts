@@ -8,6 +8,7 @@ import type { BlockPool } from './blocks.ts';
 import { Paging } from './paging.ts';
 import { Plan, type PlanLimits } from './plan.ts';
 import { type Sequence, SequenceGroup } from './sequence.ts';
+import type { StatePool } from './states.ts';
 
 /** A prompt passed over this often comes before decoding sequences. */
 const MAX_PASSED_OVER = 8;
@@ -34,6 +35,7 @@ export class Scheduler {
   readonly #options: SchedulerOptions;
   readonly #pool: BlockPool;
   readonly #paging: Paging;
+  readonly #states: StatePool | undefined;
 
   /** Not started yet, in order of arrival. */
   readonly #queue = new Set<SequenceGroup | ControlTask>();
@@ -52,10 +54,12 @@ export class Scheduler {
 
   preemptions = 0;
 
-  constructor(pool: BlockPool, options: SchedulerOptions) {
+  /** `states`: of models with recurrent layers. */
+  constructor(pool: BlockPool, options: SchedulerOptions, states?: StatePool) {
     this.#pool = pool;
     this.#options = options;
-    this.#paging = new Paging(pool, options);
+    this.#states = states;
+    this.#paging = new Paging(pool, options, states);
     this.plan = new Plan(options);
     this.#other = new Plan(options);
   }
@@ -153,9 +157,14 @@ export class Scheduler {
     const [first, ...others] = group.sequences;
     for (const other of others) {
       this.#reserved--;
-      this.#paging.fork(first!, other);
-      this.#run(other);
+      if (this.#paging.fork(first!, other)) this.#run(other);
+      else this.#enterLine(other);
     }
+  }
+
+  /** What is computed so far is of no use to later sequences: the model may have changed, or a step failed. */
+  forgetAll(): void {
+    this.#paging.forgetAll();
   }
 
   /** Nothing of the sequence stays computed; it runs again from its first token. */
@@ -242,10 +251,11 @@ export class Scheduler {
 
   /** A request with more choices than there are slots runs alone. */
   #hasSlots(first: Sequence, starting: boolean): boolean {
-    const { maxNumSeqs } = this.#options;
+    const states = this.#states?.total ?? Number.POSITIVE_INFINITY;
+    const slots = Math.min(this.#options.maxNumSeqs, states);
     const { size } = first.group;
-    if (!starting) return this.active + 1 <= Math.max(maxNumSeqs, size);
-    return this.active + size <= maxNumSeqs || (this.active === 0 && size > maxNumSeqs);
+    if (!starting) return this.active + 1 <= Math.max(slots, size) && this.#running.length < states;
+    return this.active + size <= slots || (this.active === 0 && size > slots);
   }
 
   /**
@@ -362,7 +372,7 @@ export class Scheduler {
       if (budget <= 0 || plan.count >= maxSequences) return;
       if (sequence.planned || sequence.status !== 'running' || sequence.passedOver < minPassedOver) continue;
       const rows = Math.min(budget, plan.logitRows < maxLogitRows ? sequence.pending : sequence.pending - 1);
-      const taken = this.#take(sequence, rows);
+      const taken = this.#take(sequence, this.#paging.cut(sequence, rows));
       if (taken === 0) continue;
       plan.add(sequence, taken, taken === sequence.pending ? 'last' : 'none');
       budget -= taken;

@@ -27,6 +27,13 @@ export class Sequence {
   /** Leading blocks that the pool knows. */
   published = 0;
 
+  /** Where the states of recurrent layers lie; -1 for none. */
+  slot = -1;
+  /** Position up to which blocks are known beyond any snapshot of the state: one there would serve others. */
+  branch = 0;
+  /** Block whose snapshot gives way to the next one of this sequence; -1 for none. */
+  passing = -1;
+
   /** `reserved`: holds a slot until the prompt, computed by the first choice, can be shared. */
   status: SequenceStatus = 'queued';
   /** Steps in a row in which it could have run and did not. */

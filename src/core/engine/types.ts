@@ -208,8 +208,10 @@ export interface ModelRunner {
   readonly recomputeAt?: readonly number[] | undefined;
   /** A prompt longer than this is computed in a way of its own for each length: others cannot share its blocks. */
   readonly growsBeyond?: number | undefined;
+  /** Slots for states of recurrent layers; absent or 0 for models without. Every running sequence needs one. */
+  readonly stateSlots?: number | undefined;
   /**
-   * First copies the cache blocks of `batch.copies`, then runs the batch. The result is `[batch.logitCount, vocabSize]`,
+   * First copies the cache blocks of `batch.copies` and the states of `batch.stateCopies`, then runs the batch. The result is `[batch.logitCount, vocabSize]`,
    * valid until the next call. The batch's arrays belong to the engine and are reused after the promise settles.
    */
   forward(batch: PackedBatch): Promise<Float32Array>;
@@ -279,5 +281,8 @@ export interface EngineStats {
   readonly prefixEvictions: number;
   readonly blocksUsed: number;
   readonly blocksTotal: number;
+  /** State slots that sequences of a recurrent model hold, of all; those for snapshots count as free. */
+  readonly statesUsed: number;
+  readonly statesTotal: number;
   readonly completed: Readonly<Record<FinishReason, number>>;
 }

@@ -1,8 +1,9 @@
-/** How large the key/value cache is, and how long a sequence may be. */
-import type { KvSpec } from '../backend.ts';
+/** How large the key/value cache is, how many recurrent states are kept, and how long a sequence may be. */
+import type { KvSpec, StateSpec } from '../backend.ts';
 import { DTYPE_BYTES, STORAGE_TYPES } from '../dtype.ts';
 import { ConfigError } from '../errors.ts';
 import type { RunnerOptions } from '../runner.ts';
+import { sizeOf } from '../tensor.ts';
 import type { Weight } from '../weight.ts';
 import type { LoadOptions } from './options.ts';
 
@@ -14,6 +15,12 @@ const DEFAULT_BYTES = 512 * 2 ** 20;
 const MIN_POSITIONS = 4096;
 /** Contexts of full length that fit side by side, where memory allows. */
 const DEFAULT_CONTEXTS = 4;
+
+/** Snapshots of recurrent states kept for later prompts that begin like an earlier one, where memory allows. */
+const SNAPSHOTS = 32;
+/** States take at most this part of the memory for caches, but there are always some. */
+const STATE_SHARE = 0.5;
+const MIN_STATES = 4;
 
 export interface CacheSize extends RunnerOptions {
   /** Positions of prompt and answer together. */
@@ -44,15 +51,28 @@ export function bytesPerPosition(caches: readonly KvSpec[]): number {
   return caches.reduce((n, c) => n + c.kvHeads * entries(c) * DTYPE_BYTES[c.dtype], 0);
 }
 
-export function cacheSize(caches: readonly KvSpec[], maxPositions: number, options: LoadOptions): CacheSize {
+/** Bytes of one sequence in the states of all layers. */
+export function bytesPerState(states: readonly StateSpec[]): number {
+  return states.reduce((n, { shape }) => n + sizeOf(shape) * DTYPE_BYTES.f32, 0);
+}
+
+export function cacheSize(
+  caches: readonly KvSpec[],
+  maxPositions: number,
+  options: LoadOptions,
+  states: readonly StateSpec[] = [],
+): CacheSize {
   const { blockSize = BLOCK_SIZE, memory } = options.pagedAttn ?? {};
   const limit = Math.min(maxPositions, options.maxModelLen ?? maxPositions);
   const perPosition = Math.max(1, bytesPerPosition(caches));
-  const positions = budget(memory, limit, perPosition);
+  const maxSequences = Math.min(options.maxNumSeqs ?? MAX_SEQUENCES, options.maxBatchTokens ?? MAX_ROWS);
+  const total = memory !== undefined && 'mb' in memory ? memory.mb * 2 ** 20 : DEFAULT_BYTES;
+  const stateSlots = slotsOf(bytesPerState(states), maxSequences, total, options);
+  const positions = budget(memory, limit, perPosition, total - stateSlots * bytesPerState(states));
   const blocks = Math.floor(positions / blockSize);
   if (blocks < 1) {
     throw new ConfigError(
-      `pagedAttn.memory: expected room for one block of ${blockSize} positions (${blockSize * perPosition} bytes), got less`,
+      `pagedAttn.memory: expected room for one block of ${blockSize} positions (${blockSize * perPosition} bytes)${beside(stateSlots, states)}, got less`,
     );
   }
   const contextLength = Math.min(limit, blocks * blockSize);
@@ -62,18 +82,34 @@ export function cacheSize(caches: readonly KvSpec[], maxPositions: number, optio
     contextLength,
     maxBlocks: Math.ceil(contextLength / blockSize),
     maxRows: options.maxBatchTokens ?? MAX_ROWS,
-    maxSequences: Math.min(options.maxNumSeqs ?? MAX_SEQUENCES, options.maxBatchTokens ?? MAX_ROWS),
+    maxSequences,
+    stateSlots,
   };
+}
+
+function beside(slots: number, states: readonly StateSpec[]): string {
+  return slots === 0 ? '' : ` beside ${slots} recurrent states of ${bytesPerState(states)} bytes`;
+}
+
+/** As many as sequences and snapshots want, within a share of the memory; at least one for each sequence asked for. */
+function slotsOf(perState: number, maxSequences: number, total: number, options: LoadOptions): number {
+  if (perState === 0) return 0;
+  const snapshots = options.prefixCacheN === 0 || options.noKvCache ? 0 : SNAPSHOTS;
+  const asked = options.maxNumSeqs === undefined ? 0 : maxSequences + Math.min(1, snapshots);
+  const wanted = maxSequences + snapshots;
+  const affordable = Math.floor((total * STATE_SHARE) / perState);
+  return Math.min(wanted, Math.max(affordable, asked, MIN_STATES));
 }
 
 function budget(
   memory: { readonly mb?: number; readonly contextSize?: number } | undefined,
   limit: number,
   perPosition: number,
+  bytes: number,
 ): number {
   if (memory?.contextSize !== undefined) return memory.contextSize;
-  if (memory?.mb !== undefined) return Math.floor((memory.mb * 2 ** 20) / perPosition);
-  const wanted = Math.min(limit * DEFAULT_CONTEXTS, Math.floor(DEFAULT_BYTES / perPosition));
+  if (memory?.mb !== undefined) return Math.floor(bytes / perPosition);
+  const wanted = Math.min(limit * DEFAULT_CONTEXTS, Math.floor(bytes / perPosition));
   // A whole number of blocks of any size.
   return Math.ceil(Math.max(wanted, Math.min(limit, MIN_POSITIONS)) / BLOCK_SIZE) * BLOCK_SIZE;
 }
