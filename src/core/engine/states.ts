@@ -101,9 +101,8 @@ export class StatePool {
     this.release(slot);
   }
 
-  /** Drops all snapshots and everything queued. */
+  /** Drops all snapshots. */
   forgetAll(): void {
-    this.copyCount = 0;
     for (let slot = 0; slot < this.total; slot++) if (this.#blockOf[slot] !== NONE) this.forget(this.#blockOf[slot]!);
   }
 
