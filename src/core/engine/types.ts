@@ -208,11 +208,9 @@ export interface ModelRunner {
   readonly recomputeAt?: readonly number[] | undefined;
   /** A prompt longer than this is computed in a way of its own for each length: others cannot share its blocks. */
   readonly growsBeyond?: number | undefined;
-  /** Slots for states of recurrent layers; absent or 0 for models without. Every running sequence needs one. */
-  readonly stateSlots?: number | undefined;
   /**
-   * First copies the cache blocks of `batch.copies` and the states of `batch.stateCopies`, then runs the batch. The result is `[batch.logitCount, vocabSize]`,
-   * valid until the next call. The batch's arrays belong to the engine and are reused after the promise settles.
+   * First copies the cache blocks of `batch.copies` and the states of `batch.stateCopies`, then runs the batch. The result
+   * is `[batch.logitCount, vocabSize]`, valid until the next call. The batch's arrays belong to the engine and are reused after the promise settles.
    */
   forward(batch: PackedBatch): Promise<Float32Array>;
   /** Present where reading whole rows costs more than finding their largest entries. */
