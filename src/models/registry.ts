@@ -319,6 +319,27 @@ const rows: readonly Row[] = [
     gguf: [],
     load: async () => erased((await import('./text/gptOss.ts')).gptOss),
   },
+  {
+    title: 'Qwen 2 MoE',
+    hf: ['Qwen2MoeForCausalLM'],
+    modelTypes: ['qwen2_moe'],
+    gguf: [],
+    load: async () => erased((await import('./text/qwen.ts')).qwen2Moe),
+  },
+  {
+    title: 'Ernie 4.5',
+    hf: ['Ernie4_5ForCausalLM'],
+    modelTypes: ['ernie4_5'],
+    gguf: [],
+    load: async () => erased((await import('./text/ernie.ts')).ernie),
+  },
+  {
+    title: 'Ernie 4.5 MoE',
+    hf: ['Ernie4_5_MoeForCausalLM'],
+    modelTypes: ['ernie4_5_moe'],
+    gguf: [],
+    load: async () => erased((await import('./text/ernie.ts')).ernieMoe),
+  },
 ];
 
 /** Every architecture that can be loaded, for listings. */

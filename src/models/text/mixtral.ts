@@ -48,6 +48,7 @@ export const mixtral = textArch(
 );
 
 const phiConfig = config.extend({
+  architectures: s.or(s.array(s.string), []),
   num_local_experts: s.alias(s.or(s.count, 16), 'num_experts'),
   attention_bias: s.or(s.boolean, false),
   lm_head_bias: s.or(s.boolean, false),
@@ -67,7 +68,10 @@ export const phiMoe = textArch(
     if (short === undefined || long === undefined) {
       throw s.configError(`${spec.path}.${short === undefined ? 'short' : 'long'}_mscale`, 'a number', undefined);
     }
-    return { ...c, rope: createRope({ ...spec, magnitudes: { short, long } }, heads(c).headDim) };
+    // The class of the reference never takes the long factors; the one that published models name does.
+    const keepsShort = c.architectures.includes('PhimoeForCausalLM');
+    const parameters = keepsShort ? { ...spec.parameters, long_factor: spec.parameters.short_factor } : spec.parameters;
+    return { ...c, rope: createRope({ ...spec, parameters, magnitudes: { short, long } }, heads(c).headDim) };
   },
   (w, c) =>
     preNormModel(w, c, {
