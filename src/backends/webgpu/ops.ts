@@ -1,4 +1,5 @@
 import type { Ops, RawWeight, WeightData } from '../../core/backend.ts';
+import { attentionOps } from './attention/index.ts';
 import type { OpHost } from './host.ts';
 import { elementwiseOps } from './ops/elementwise.ts';
 import { layoutOps } from './ops/layout.ts';
@@ -18,6 +19,7 @@ export function createOps(host: OpHost): {
       ...reduceOps(host),
       ...spatialOps(host),
       ...normalizeOps(host),
+      ...attentionOps(host),
     } as unknown as Ops,
     loadWeight: () => Promise.reject(new Error('not yet')),
   };

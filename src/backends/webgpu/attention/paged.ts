@@ -1,0 +1,223 @@
+import type { AttentionOptions, Batch, OptionalOps } from '../../../core/backend.ts';
+import type { Tensor } from '../../../core/tensor.ts';
+import { lazy, type OpHost } from '../host.ts';
+import { Kernel, type KernelSource } from '../kernel.ts';
+import { LANES } from '../wgsl.ts';
+import type { GpuKvCache } from './cache.ts';
+import { type FlashSource, flashSource, NOTHING } from './flash.ts';
+import { Plans } from './plans.ts';
+import { decodeTiling, prefillTiling, type Tiling } from './tiling.ts';
+
+/** Sequences with at most so many rows in a step go row by row, with their context split among workgroups. */
+const FEW_ROWS = 8;
+/** Workgroups that keep a large device busy. */
+const BUSY = 1024;
+const MAX_SPLITS = 64;
+
+interface Plan {
+  readonly decode: Kernel;
+  readonly decodeTiling: Tiling;
+  readonly prefill: Kernel;
+  readonly prefillTiling: Tiling;
+}
+
+const number = (name: string) => [name, 'u32'] as const;
+
+/** A quad of a cache: four floats, or four halves in two words. */
+function cacheQuad(name: string, half: boolean, quads: number): string {
+  const at = `${name}(place * ${quads}u + d)`;
+  return `fn ${name === 'keys' ? 'key' : 'value'}_quad(place: u32, d: u32) -> vec4<f32> {
+  ${half ? `let w = ${at};\n  return vec4<f32>(unpack2x16float(w.x), unpack2x16float(w.y));` : `return ${at};`}
+}`;
+}
+
+/** One row after the other: `p.per` places for each sequence. */
+const LOCATE_ROW = `
+let sequence = wid.x / p.per;
+let start = u32(seq_start(sequence));
+let rows = u32(seq_start(sequence + 1u)) - start;
+let own = wid.x % p.per;
+if (own >= rows || rows > ${FEW_ROWS}u) { return; }
+let row_count = 1u;
+let tile_x = wid.x;
+`;
+
+/** Tiles of a sequence begin at number `start / tileRows + sequence`, which leaves room enough for all of them. */
+const locateTile = (t: Tiling) => `
+let number = nwg.x - 1u - wid.x;
+var sequence = 0u;
+var beyond = p.sequences;
+while (beyond - sequence > 1u) {
+  let middle = (sequence + beyond) / 2u;
+  if (u32(seq_start(middle)) / ${t.tileRows}u + middle <= number) { sequence = middle; } else { beyond = middle; }
+}
+let start = u32(seq_start(sequence));
+let rows = u32(seq_start(sequence + 1u)) - start;
+let own = (number - start / ${t.tileRows}u - sequence) * ${t.tileRows}u;
+if (own >= rows || rows <= ${FEW_ROWS}u) { return; }
+let row_count = min(${t.tileRows}u, rows - own);
+`;
+
+const LOCATE_KEYS = `
+let first_row = start + own;
+let position = u32(kv_len(sequence)) + own - rows;
+let end_key = position + row_count;
+let first_key = select(0u, position + 1u - p.window, position + 1u > p.window);
+`;
+
+function sourceOf(options: AttentionOptions, cache: GpuKvCache, tiling: Tiling, decode: boolean): KernelSource {
+  const { kvHeads, softcap, sinks } = options;
+  const { blockSize, half, keyQuads, valueQuads } = cache;
+  const element = half ? 'vec2<u32>' : 'vec4<f32>';
+  const source: FlashSource = {
+    label: `attention ${decode ? 'decode' : 'prefill'}`,
+    shape: options,
+    tiling,
+    reads: [
+      ['keys', element],
+      ['values', element],
+      ['seq_start', 'i32'],
+      ['kv_len', 'i32'],
+      ['block_table', 'i32'],
+    ],
+    numbers: [number('window'), number('blocks'), number(decode ? 'per' : 'sequences')],
+    declarations: `${cacheQuad('keys', half, keyQuads)}\n${cacheQuad('values', half, valueQuads)}`,
+    locate: `${decode ? LOCATE_ROW : locateTile(tiling)}${LOCATE_KEYS}`,
+    place: `(u32(block_table(sequence * p.blocks + key / ${blockSize}u)) * ${kvHeads}u + kv) * ${blockSize}u + key % ${blockSize}u`,
+    visible: 'key <= position + row && key + p.window > position + row',
+    score: 's',
+    softcap: softcap !== undefined,
+    sinks: sinks !== undefined,
+    splits: decode,
+  };
+  return flashSource(source);
+}
+
+/** Joins the partial results of the workgroups that shared a row's context: sums, then their peak and their total. */
+const combineSource = (sinks: boolean): KernelSource => ({
+  label: 'attention combine',
+  reads: [['part', 'f32'], ['seq_start', 'i32'], ...(sinks ? ([['sinks', 'f32']] as const) : [])],
+  writes: [['out', 'f32']],
+  numbers: [number('n'), number('heads'), number('dim'), number('per'), number('splits')],
+  workgroup: [LANES, 1, 1],
+  body: `
+let item = wid.y * nwg.x + wid.x;
+if (item >= p.n) { return; }
+let head = item % p.heads;
+let place = item / p.heads;
+let start = u32(seq_start(place / p.per));
+let rows = u32(seq_start(place / p.per + 1u)) - start;
+let own = place % p.per;
+if (own >= rows || rows > ${FEW_ROWS}u) { return; }
+let stride = p.dim + 2u;
+let base = item * p.splits * stride;
+var peak = ${sinks ? 'sinks(head)' : NOTHING};
+for (var i = 0u; i < p.splits; i++) { peak = max(peak, part(base + i * stride + p.dim)); }
+var total = ${sinks ? 'exp(sinks(head) - peak)' : '0.0'};
+for (var i = 0u; i < p.splits; i++) {
+  let at = base + i * stride + p.dim;
+  total += part(at + 1u) * exp(part(at) - peak);
+}
+for (var d = li; d < p.dim; d += ${LANES}u) {
+  var sum = 0.0;
+  for (var i = 0u; i < p.splits; i++) {
+    let at = base + i * stride;
+    sum += part(at + d) * exp(part(at + p.dim) - peak);
+  }
+  set_out(((start + own) * p.heads + head) * p.dim + d, sum / total);
+}`,
+});
+
+export function pagedOps(host: OpHost): Pick<OptionalOps, 'attention'> {
+  const { recorder } = host;
+  const plans = new Plans<AttentionOptions, Plan>(
+    ({ heads, kvHeads, headDim, valueDim, softcap, sinks }) =>
+      [heads, kvHeads, headDim, valueDim, softcap !== undefined, sinks !== undefined].join(),
+    (options, cache) => {
+      const { facts } = host.gpu;
+      const [few, many] = [decodeTiling(facts, options), prefillTiling(facts, options)];
+      const kernel = (tiling: Tiling, decode: boolean) =>
+        new Kernel(host.gpu, sourceOf(options, cache as GpuKvCache, tiling, decode));
+      return {
+        ...{ decode: kernel(few, true), decodeTiling: few },
+        ...{ prefill: kernel(many, false), prefillTiling: many },
+      };
+    },
+  );
+  const combine = lazy(host, () => combineSource(false));
+  const combineSinks = lazy(host, () => combineSource(true));
+
+  function bindAll(kernel: Kernel, out: Tensor, q: Tensor, cache: GpuKvCache, batch: Batch, o: AttentionOptions): void {
+    recorder
+      .start(kernel)
+      .bind(q)
+      .bindStorage(cache.keys)
+      .bindStorage(cache.values)
+      .bind(batch.seqStart)
+      .bind(batch.kvLen)
+      .bind(batch.blockTable);
+    if (o.sinks) recorder.bind(o.sinks);
+    recorder
+      .bind(out)
+      .f(o.scale)
+      .f(o.softcap ?? 0)
+      .u(o.window ?? 2 ** 31)
+      .u(batch.blocksPerSequence);
+  }
+
+  return {
+    attention(out, q, anyCache, batch, options) {
+      const cache = anyCache as GpuKvCache;
+      const plan = plans.of(options, cache);
+      const { seqStart, kvLen } = batch.host;
+      const { heads, kvHeads, valueDim, window = Infinity } = options;
+      let per = 0;
+      let longest = 0;
+      let many = false;
+      for (let s = 0; s < batch.sequences; s++) {
+        const rows = (seqStart[s + 1] as number) - (seqStart[s] as number);
+        if (rows > FEW_ROWS) many = true;
+        else if (rows > 0) {
+          per = Math.max(per, rows);
+          longest = Math.max(longest, kvLen[s] as number);
+        }
+      }
+      if (per > 0) {
+        const t = plan.decodeTiling;
+        const places = batch.sequences * per;
+        const groups = kvHeads * t.headRuns;
+        const splits = splitsOf(Math.ceil(Math.min(longest, window) / t.keys), places * groups);
+        const target = splits > 1 ? host.scratch(places * heads * splits, valueDim + 2) : out;
+        bindAll(plan.decode, target, q, cache, batch, options);
+        recorder.u(per).u(splits).dispatch(places, groups, splits);
+        if (splits > 1) {
+          const kernel = options.sinks ? combineSinks() : combine();
+          recorder.start(kernel).bind(target).bind(batch.seqStart);
+          if (options.sinks) recorder.bind(options.sinks);
+          recorder
+            .bind(out)
+            .u(places * heads)
+            .u(heads)
+            .u(valueDim)
+            .u(per)
+            .u(splits)
+            .dispatchGroups(places * heads);
+        }
+      }
+      if (many) {
+        const t = plan.prefillTiling;
+        bindAll(plan.prefill, out, q, cache, batch, options);
+        recorder
+          .u(batch.sequences)
+          .dispatch(Math.floor(batch.rows / t.tileRows) + batch.sequences, kvHeads * t.headRuns);
+        recorder.heavy();
+      }
+    },
+  };
+}
+
+/** Workgroups that share a row's `tiles` of keys: a power of two, so that the sizes of steps repeat. */
+function splitsOf(tiles: number, groups: number): number {
+  const wanted = Math.min(tiles / 2, BUSY / groups, MAX_SPLITS);
+  return tiles <= 4 || wanted < 2 ? 1 : 2 ** Math.floor(Math.log2(wanted));
+}
