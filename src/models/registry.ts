@@ -138,6 +138,13 @@ const rows: readonly Row[] = [
     load: async () => erased((await import('./text/gemma3.ts')).gemma3),
   },
   {
+    title: 'Gemma 4',
+    hf: ['Gemma4ForCausalLM'],
+    modelTypes: ['gemma4_text'],
+    gguf: [],
+    load: async () => erased((await import('./text/gemma4.ts')).gemma4),
+  },
+  {
     title: 'GLM 4',
     hf: ['GlmForCausalLM'],
     modelTypes: ['glm'],

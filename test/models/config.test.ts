@@ -123,3 +123,91 @@ describe('refusals', () => {
     expect(windowOf(c, 1)).toBeUndefined();
   });
 });
+
+describe('Gemma 4', () => {
+  const more = {
+    layer_types: [slide, full, full],
+    attention_k_eq_v: true,
+    hidden_size_per_layer_input: 0,
+  };
+  const plans = async (extra: Record<string, unknown>) =>
+    (await parsed('Gemma4ForCausalLM', { ...more, ...extra })).plans as { headDim: number; kvHeads: number }[];
+
+  it('sizes of full layers, in both forms', async () => {
+    const older = await plans({ global_head_dim: 16, num_global_key_value_heads: 1 });
+    const own = { head_dim: 16, num_key_value_heads: 1 };
+    expect(await plans({ per_layer_config: { 1: own, 2: own } })).toEqual(older);
+    expect(older.map((p) => [p.headDim, p.kvHeads])).toEqual([
+      [8, 2],
+      [16, 1],
+      [16, 1],
+    ]);
+  });
+
+  it('the global number of key heads counts only where values are keys', async () => {
+    const apart = await plans({ attention_k_eq_v: false, num_global_key_value_heads: 1 });
+    expect(apart.map((p) => [p.headDim, p.kvHeads])).toEqual([
+      [8, 2],
+      [512, 2],
+      [512, 2],
+    ]);
+  });
+
+  it('the last layer is a full one; shared layers look at the last one of their type before them', async () => {
+    const layer_types = [slide, full, slide, full, slide, slide];
+    const c = await parsed('Gemma4ForCausalLM', {
+      ...more,
+      layer_types,
+      num_hidden_layers: 6,
+      num_kv_shared_layers: 3,
+    });
+    expect((c.plans as { source?: number }[]).map((p) => p.source)).toEqual([undefined, undefined, undefined, 1, 2, 1]);
+  });
+
+  it.each([
+    [{ num_kv_shared_layers: 2 }, /num_kv_shared_layers: expected a full_attention layer before the shared ones/],
+    [{ per_layer_config: { 1: { head_dim: 16 } } }, /per_layer_config: expected one head size a layer type, got/],
+    [
+      { per_layer_config: { 1: { intermediate_size: 16 } } },
+      /per_layer_config.1.intermediate_size: expected head_dim or/,
+    ],
+    [{ enable_moe_block: true, num_experts: 4 }, /top_k_experts: expected a count, as enable_moe_block asks for one/],
+    [{ use_bidirectional_attention: 'all' }, /use_bidirectional_attention: expected a causal model/],
+    [
+      { hidden_size_per_layer_input: 4, vocab_size_per_layer_input: 60 },
+      /vocab_size_per_layer_input: expected at least 64/,
+    ],
+  ])('refuses %j', async (extra, message) => {
+    await expect(plans(extra)).rejects.toThrow(message);
+  });
+});
+
+describe('others', () => {
+  it('EXAONE 4: patterns as a number, as letters, and none', async () => {
+    const types = async (more: Record<string, unknown>) => (await parsed('Exaone4ForCausalLM', more)).layer_types;
+    expect(await types({ num_hidden_layers: 5 })).toEqual([slide, slide, slide, full, slide]);
+    const letters = { num_hidden_layers: 4, sliding_window_pattern: 'LG' };
+    expect(await types(letters)).toEqual([slide, full, slide, full]);
+    expect(await types({ ...letters, num_hidden_layers: 3 })).toEqual([slide, full, full]);
+    expect(await types({ sliding_window: null })).toEqual([full, full, full]);
+    await expect(types({ sliding_window_pattern: 'LXG' })).rejects.toThrow(
+      /sliding_window_pattern: expected a count, or/,
+    );
+  });
+
+  it('GPT-2: its own names, and no decoder of an encoder', async () => {
+    const raw = { architectures: ['GPT2LMHeadModel'], n_embd: 24, n_layer: 2, n_head: 3, n_positions: 16 };
+    const gpt2 = async (more: object) => (await archOf(raw)).config({ ...raw, ...more });
+    expect(await gpt2({})).toMatchObject({ hidden_size: 24, num_hidden_layers: 2, max_position_embeddings: 16 });
+    await expect(gpt2({ add_cross_attention: true })).rejects.toThrow(/add_cross_attention: expected false/);
+    await expect(gpt2({ n_head: 5 })).rejects.toThrow(/n_head: expected a divisor of 24, got 5/);
+  });
+
+  it('heads that do not divide the hidden size', async () => {
+    for (const name of ['StableLmForCausalLM', 'GPTNeoXForCausalLM']) {
+      await expect(parsed(name, { num_attention_heads: 5 })).rejects.toThrow(
+        /num_attention_heads: expected a divisor of 32/,
+      );
+    }
+  });
+});
