@@ -27,7 +27,8 @@ describe('bundles', () => {
     it(where, (context) =>
       cell(context, where, 'cpu', async (): Promise<SmokeResult> => {
         if (bundle === undefined) return { skipped: NOT_INSTALLED };
-        const folder = freshFolder(`${name}-${runs}`);
+        const place = `${name}-${runs}`.replace(/\W+/g, '-');
+        const folder = freshFolder(place);
         await bundle(folder);
         const task = taskOf('cpu', server.origin);
         if (runs === 'node') {
@@ -36,7 +37,7 @@ describe('bundles', () => {
         }
         if (typeof browser === 'string') return { skipped: browser };
         if (!existsSync(join(folder, 'bundled.html'))) throw new Error(`${folder}: expected bundled.html`);
-        return smokeInPage(browser, `${server.origin}/bundles/${name}-${runs}/bundled.html`, task);
+        return smokeInPage(browser, `${server.origin}/bundles/${place}/bundled.html`, task);
       }),
     );
   }

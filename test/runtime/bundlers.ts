@@ -65,20 +65,32 @@ export const bundlers: readonly Bundler[] = [
     bundle:
       webpack &&
       (async (folder) => {
-        const run = (await webpack()).default;
-        const output = { path: folder, filename: 'page.mjs', module: true, chunkFormat: 'module' };
-        const config = { mode: 'production', context: APP, entry: './page.mjs', experiments: { outputModule: true } };
-        await new Promise<void>((done, fail) =>
-          run({ ...config, output, performance: false }, (error, stats) => {
-            if (error) fail(error);
-            else if (stats?.hasErrors() || stats?.hasWarnings()) fail(new Error(stats.toString()));
-            else done();
-          }),
-        );
-        cpSync(join(APP, 'bundled.html'), join(folder, 'bundled.html'));
+        await withWebpack((await webpack()).default, './page.mjs', folder);
+      }),
+  },
+  {
+    name: 'webpack, in a worker',
+    runs: 'browser',
+    bundle:
+      webpack &&
+      (async (folder) => {
+        await withWebpack((await webpack()).default, './withWorker.mjs', folder);
       }),
   },
 ];
+
+async function withWebpack(run: Webpack, entry: string, folder: string): Promise<void> {
+  const output = { path: folder, filename: 'page.mjs', module: true, chunkFormat: 'module' };
+  const config = { mode: 'production', context: APP, entry: { main: entry }, experiments: { outputModule: true } };
+  await new Promise<void>((done, fail) =>
+    run({ ...config, output, performance: false }, (error, stats) => {
+      if (error) fail(error);
+      else if (stats?.hasErrors() || stats?.hasWarnings()) fail(new Error(stats.toString()));
+      else done();
+    }),
+  );
+  cpSync(join(APP, 'bundled.html'), join(folder, 'bundled.html'));
+}
 
 async function withEsbuild(entry: string, folder: string, options: Parameters<typeof esbuild>[0]): Promise<void> {
   const { warnings } = await esbuild({

@@ -10,7 +10,7 @@ import { NOT_INSTALLED } from './runtimes.ts';
 export interface Page {
   addInitScript(script: string): Promise<void>;
   goto(url: string): Promise<unknown>;
-  waitForFunction(expression: string): Promise<unknown>;
+  waitForFunction(expression: string, argument?: unknown, options?: { timeout: number }): Promise<unknown>;
   evaluate<R>(expression: string): Promise<R>;
   on(event: 'console' | 'pageerror', listener: (message: { text?(): string; message?: string }) => void): void;
   close(): Promise<void>;

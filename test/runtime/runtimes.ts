@@ -52,17 +52,25 @@ export function serverRuntimes(): Runtime[] {
 
 export const NOT_INSTALLED = 'not installed: run `npm ci --prefix test/runtime`';
 
-/** What a program printed as `RESULT …`. Rejects with its output when it printed none or did not end well. */
-export function resultOf(
-  command: readonly string[],
-  options: { cwd: string; env?: NodeJS.ProcessEnv },
-): Promise<unknown> {
+interface RunOptions {
+  readonly cwd: string;
+}
+
+/** What a program printed. Rejects with all of its output when it did not end well. */
+export function outputOf(command: readonly string[], options: RunOptions): Promise<string> {
   const [file = '', ...args] = command;
   return new Promise((done, fail) => {
     execFile(file, args, { ...options, timeout: 500_000, maxBuffer: 2 ** 26 }, (error, stdout, stderr) => {
-      const line = /^RESULT (.*)$/m.exec(stdout)?.[1];
-      if (error === null && line !== undefined) done(JSON.parse(line));
-      else fail(new Error(`${file} ended with ${error?.message ?? 'no result'}\n${stdout}\n${stderr}`));
+      if (error === null) done(stdout);
+      else fail(new Error(`${error.message}\n${stdout}\n${stderr}`));
     });
   });
+}
+
+/** What a program printed as `RESULT …`. */
+export async function resultOf(command: readonly string[], options: RunOptions): Promise<unknown> {
+  const output = await outputOf(command, options);
+  const line = /^RESULT (.*)$/m.exec(output)?.[1];
+  if (line === undefined) throw new Error(`${command.join(' ')}: expected a result, got\n${output}`);
+  return JSON.parse(line);
 }
