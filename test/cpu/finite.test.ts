@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { checkedHalves } from '../../src/backends/cpu/linear/finite.ts';
+import { checkedHalves } from '../../src/backends/finite.ts';
 import type { RawSection } from '../../src/core/backend.ts';
 import { rowBytes, type StorageTypeName, storageType } from '../../src/core/dtype.ts';
 import { WeightError } from '../../src/core/errors.ts';

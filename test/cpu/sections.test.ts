@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { arrange } from '../../src/backends/cpu/linear/sections.ts';
+import { arrange } from '../../src/backends/sections.ts';
 import type { RawSection } from '../../src/core/backend.ts';
 import { type StorageTypeName, storageType } from '../../src/core/dtype.ts';
 
@@ -31,7 +31,7 @@ describe('arrange', () => {
     await fc.assert(
       fc.asyncProperty(fc.array(part, { maxLength: 6 }), fc.integer({ min: 1, max: 6 }), async (parts, groups) => {
         const most = groups * 8;
-        const arranged = arrange(sections(parts), COLUMNS, most);
+        const arranged = arrange(sections(parts), COLUMNS, most, 8);
         let row = 0;
         for (const section of arranged) {
           expect(section.rows).toBeGreaterThan(0);
@@ -53,7 +53,8 @@ describe('arrange', () => {
   });
 
   it('joins neighbours of one type only on whole groups', () => {
-    const rows = (parts: Parameters<typeof sections>[0]) => arrange(sections(parts), COLUMNS, 1e6).map((s) => s.rows);
+    const rows = (parts: Parameters<typeof sections>[0]) =>
+      arrange(sections(parts), COLUMNS, 1e6, 8).map((s) => s.rows);
     expect(
       rows([
         ['U8', 16],

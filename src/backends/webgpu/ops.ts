@@ -3,6 +3,7 @@ import { attentionOps } from './attention/index.ts';
 import type { OpHost } from './host.ts';
 import { elementwiseOps } from './ops/elementwise.ts';
 import { layoutOps } from './ops/layout.ts';
+import { linearOps } from './ops/linear.ts';
 import { normalizeOps } from './ops/normalize.ts';
 import { reduceOps } from './ops/reduce.ts';
 import { spatialOps } from './ops/spatial.ts';
@@ -12,15 +13,17 @@ export function createOps(host: OpHost): {
   readonly ops: Ops;
   readonly loadWeight: (raw: RawWeight) => Promise<WeightData>;
 } {
+  const linear = linearOps(host);
   return {
     ops: {
       ...elementwiseOps(host),
-      ...layoutOps(host, () => {}),
+      ...layoutOps(host, linear.gatherWeight),
       ...reduceOps(host),
       ...spatialOps(host),
       ...normalizeOps(host),
       ...attentionOps(host),
+      ...linear.ops,
     } as unknown as Ops,
-    loadWeight: () => Promise.reject(new Error('not yet')),
+    loadWeight: linear.loadWeight,
   };
 }

@@ -2,6 +2,8 @@ import type { RawSection, RawWeight } from '../../../core/backend.ts';
 import { rowBytes, storageType } from '../../../core/dtype.ts';
 import { WeightError } from '../../../core/errors.ts';
 import { dequantizeInto } from '../../../quant/index.ts';
+import { checkedHalves } from '../../finite.ts';
+import { arrange } from '../../sections.ts';
 import type { Kernel } from '../kernel.ts';
 import type { Kernels } from '../kernels.ts';
 import type { CpuMemory } from '../memory.ts';
@@ -9,9 +11,7 @@ import type { Ring } from '../ring.ts';
 import { expertsKernel } from './experts.ts';
 import { F32_FAMILY, familyOf } from './families.ts';
 import type { Family, MakeFamily } from './family.ts';
-import { checkedHalves } from './finite.ts';
 import { GROUP, groupsOf } from './layout.ts';
-import { arrange } from './sections.ts';
 import { CpuWeight, type Section } from './weight.ts';
 
 /** Bytes read at a time, at least one group of rows. Two such buffers alternate: one is read while the other is repacked. */
@@ -72,7 +72,7 @@ export class WeightLoader {
       let first = 0;
       // No format takes more than a float per column.
       const most = Math.max(1, Math.floor(this.#host.pieceBytes / (4 * columns * GROUP))) * GROUP;
-      for (const section of arrange(raw.sections, columns, most)) {
+      for (const section of arrange(raw.sections, columns, most, GROUP)) {
         sections.push(await this.#section(raw.name, checkedHalves(section, raw.name, first, columns), first, columns));
         first += section.rows;
       }

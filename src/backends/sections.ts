@@ -1,17 +1,21 @@
-import type { RawSection } from '../../../core/backend.ts';
-import { rowBytes } from '../../../core/dtype.ts';
-import { GROUP } from './layout.ts';
+import type { RawSection } from '../core/backend.ts';
+import { rowBytes } from '../core/dtype.ts';
 
 /**
- * The sections of a matrix as they are kept: neighbours of one type become one section where no group of rows would
- * straddle them (one command instead of several), and sections beyond `mostRows` rows are cut.
+ * The sections of a matrix as they are kept: neighbours of one type become one section where no group of `group` rows
+ * would straddle them (one command instead of several), and sections beyond `mostRows` rows are cut.
  */
-export function arrange(sections: readonly RawSection[], columns: number, mostRows: number): readonly RawSection[] {
+export function arrange(
+  sections: readonly RawSection[],
+  columns: number,
+  mostRows: number,
+  group: number,
+): readonly RawSection[] {
   const runs: RawSection[][] = [];
   for (const section of sections) {
     if (!section.rows) continue;
     const run = runs.at(-1);
-    if (run && run[0]!.type === section.type && run.at(-1)!.rows % GROUP === 0) run.push(section);
+    if (run && run[0]!.type === section.type && run.at(-1)!.rows % group === 0) run.push(section);
     else runs.push([section]);
   }
   return runs.flatMap((run) => cut(join(run, columns), mostRows));

@@ -2,10 +2,10 @@
  * Kernels widen binary16 numbers without a look at their exponents, so one that is no number would become a large one and
  * the answers nonsense. Damaged files are refused when they are read instead.
  */
-import type { RawSection } from '../../../core/backend.ts';
-import { rowBytes } from '../../../core/dtype.ts';
-import { WeightError } from '../../../core/errors.ts';
-import { quantFormat } from '../../../quant/index.ts';
+import type { RawSection } from '../core/backend.ts';
+import { rowBytes } from '../core/dtype.ts';
+import { WeightError } from '../core/errors.ts';
+import { quantFormat } from '../quant/index.ts';
 
 /** Exponent bits in the upper byte of a binary16 number; all of them mean infinity or NaN. */
 const EXPONENT = 0x7c;

@@ -1,0 +1,248 @@
+/** The kernels of one format. All are made of the format's `decode` and of a body that knows nothing about formats. */
+import { lazy, type OpHost } from '../host.ts';
+import type { Kernel, KernelSource } from '../kernel.ts';
+import { LANES } from '../wgsl.ts';
+import { type Format, HELPERS } from './formats.ts';
+import { SLAB } from './repack.ts';
+import { TILE_LANES, TILE_MEMORY, tileBody } from './tile.ts';
+
+/** Bits of the number `flags`. */
+export const WITH_BIAS = 1;
+export const ACCUMULATE = 2;
+
+/** Rows of `x` that one pass of the kernels for few rows takes, and over how many lanes it splits a row of the matrix. */
+export const FEW = [
+  { rows: 1, slices: 32 },
+  { rows: 4, slices: 16 },
+  { rows: 8, slices: 8 },
+] as const;
+
+export interface FormatKernels {
+  /** For up to 1, 4 and 8 rows at a time. */
+  readonly few: readonly (() => Kernel)[];
+  readonly tile: () => Kernel;
+  readonly gather: () => Kernel;
+  /** One chosen expert at a time. */
+  readonly expert: () => Kernel;
+  /** A tile of the rows that chose the same expert. */
+  readonly expertTile: () => Kernel;
+}
+
+export function formatKernels(host: OpHost, format: Format): FormatKernels {
+  return {
+    few: FEW.map(({ rows, slices }) => lazy(host, () => fewSource(format, rows, slices, false))),
+    tile: lazy(host, () => tileSource(format, false)),
+    gather: lazy(host, () => gatherSource(format)),
+    expert: lazy(host, () => fewSource(format, 1, FEW[0].slices, true)),
+    expertTile: lazy(host, () => tileSource(format, true)),
+  };
+}
+
+/** What every kernel that decodes needs in front of `main`; `row` counts the rows of the piece. */
+function decoder(format: Format): string {
+  const table = format.table
+    ? `var<workgroup> table: array<f32, 16>;
+const TABLE = array<f32, 16>(${format.table.map((v) => `${v}.0`).join(', ')});
+fn looked(w: u32) -> vec4<f32> {
+  return vec4<f32>(table[w & 255u], table[(w >> 8u) & 255u], table[(w >> 16u) & 255u], table[w >> 24u]);
+}`
+    : '';
+  return `${HELPERS}${table}
+fn place(row: u32) -> vec2<u32> {
+  let slab = row / ${SLAB}u;
+  return vec2<u32>(slab * p.vectors, slab * p.singles) * ${SLAB}u + row % ${SLAB}u;
+}
+${format.decode}`;
+}
+
+const fillTable = (format: Format, lanes: number) =>
+  format.table ? `for (var i = li; i < 16u; i += ${lanes}u) { table[i] = TABLE[i]; } workgroupBarrier();` : '';
+
+/** Operands and numbers that all kernels share. */
+const MATRIX_READS = [
+  ['codes', 'vec4<u32>'],
+  ['words', 'u32'],
+] as const;
+const MATRIX_NUMBERS = [
+  ['units', 'u32'],
+  ['vectors', 'u32'],
+  ['singles', 'u32'],
+  // Rows of the piece, and the number of the first in the matrix.
+  ['rows', 'u32'],
+  ['first', 'u32'],
+  // Columns of the result.
+  ['width', 'u32'],
+] as const;
+
+/** Writes a finished sum. */
+const PUT = `
+fn put(row: u32, column: u32, sum: f32) {
+  let i = row * p.width + column;
+  var v = sum;
+  if ((p.flags & ${WITH_BIAS}u) != 0u) { v += bias(column); }
+  if ((p.flags & ${ACCUMULATE}u) != 0u) { v += out(i); }
+  set_out(i, v);
+}
+`;
+const PUT_EXPERT = 'fn put(row: u32, column: u32, sum: f32) { set_out(row * p.width + column, sum); }';
+
+/** Workgroups of rows continue along z where y has too few. */
+const GROUP_OF_ROWS = '(wid.z * nwg.y + wid.y)';
+
+/**
+ * A few rows of `x`: eight rows of the matrix a workgroup, `slices` lanes for each, which take units in turns. A decoded
+ * unit serves all rows of `x`, whose columns wait in workgroup memory, nine vectors a unit so that slices hit different
+ * banks. `experts`: one row of `x`, times the matrix of the expert that `ids` names.
+ */
+function fewSource(format: Format, count: number, slices: number, experts: boolean): KernelSource {
+  const lanes = SLAB * slices;
+  const each = Array.from({ length: count }, (_, m) => m);
+  const row = experts
+    ? `let m0 = ${GROUP_OF_ROWS};
+let feature = wid.x * ${SLAB}u + f;
+let row = u32(ids(min(m0, p.m - 1u))) * p.width + feature - p.first;
+let column = feature;
+let valid = feature < p.width && row < p.rows && m0 < p.m;`
+    : `let m0 = ${GROUP_OF_ROWS} * ${count}u;
+let row = wid.x * ${SLAB}u + f;
+let column = p.first + row;
+let valid = row < p.rows;`;
+  return {
+    label: `${experts ? 'expert' : `rows ${count}`} ${format.name}`,
+    reads: [['x', 'vec4<f32>'], ...MATRIX_READS, ...(experts ? [['ids', 'i32'] as const] : [['bias', 'f32'] as const])],
+    writes: [['out', 'f32']],
+    numbers: [...MATRIX_NUMBERS, ['m', 'u32'], experts ? ['per_row', 'u32'] : ['flags', 'u32']],
+    workgroup: [lanes, 1, 1],
+    declarations: `${decoder(format)}${experts ? PUT_EXPERT : PUT}
+var<workgroup> xs: array<vec4<f32>, ${count * slices * 9}>;
+var<workgroup> sums: array<f32, ${count * lanes}>;`,
+    body: `
+let f = li % ${SLAB}u;
+let s = li / ${SLAB}u;
+${row}
+let at = place(row);
+${each.map((m) => `var a${m} = 0.0;`).join(' ')}
+${fillTable(format, lanes)}
+for (var u0 = 0u; u0 < p.units; u0 += ${slices}u) {
+  let u = u0 + s;
+  var w: array<vec4<f32>, 8>;
+  if (valid && u < p.units) { w = decode(at, u); }
+  for (var i = li; i < ${count * slices * 8}u; i += ${lanes}u) {
+    let m = i / ${slices * 8}u;
+    let q = i % ${slices * 8}u;
+    var v = vec4<f32>();
+    if (m0 + m < p.m && u0 * 8u + q < p.units * 8u) { v = x((m0 + m)${experts ? ' / p.per_row' : ''} * p.units * 8u + u0 * 8u + q); }
+    xs[m * ${slices * 9}u + q / 8u * 9u + q % 8u] = v;
+  }
+  workgroupBarrier();
+  ${each
+    .map((m) => {
+      const from = `s * 9u + ${m * slices * 9}u`;
+      const dots = Array.from({ length: 8 }, (_, q) => `dot(w[${q}], xs[${from} + ${q}u])`);
+      return `a${m} += ${dots.join(' + ')};`;
+    })
+    .join('\n  ')}
+  workgroupBarrier();
+}
+${each.map((m) => `sums[${m * lanes}u + li] = a${m};`).join(' ')}
+for (var stride = ${slices / 2}u; stride > 0u; stride /= 2u) {
+  workgroupBarrier();
+  if (s < stride) {
+    ${each.map((m) => `sums[${m * lanes}u + li] += sums[${m * lanes}u + li + stride * ${SLAB}u];`).join(' ')}
+  }
+}
+workgroupBarrier();
+if (valid && s < ${count}u && m0 + s < p.m) { put(m0 + s, column, sums[s * ${lanes}u + f]); }
+`,
+  };
+}
+
+const PUT_ROW = `
+fn put_row(row: u32, column: u32, a: vec4<f32>, b: vec4<f32>, beyond: u32) {
+  for (var i = 0u; i < 8u; i++) {
+    let c = column + 8u * i;
+    if (c < beyond) { put(row, c, select(b[i & 3u], a[i & 3u], i < 4u)); }
+  }
+}
+`;
+
+/** Many rows. `experts`: the rows of one tile are those that `plan` lists for the tile's expert. */
+function tileSource(format: Format, experts: boolean): KernelSource {
+  const before = experts
+    ? `let tile = min(${GROUP_OF_ROWS}, p.tiles) * 3u;
+let base = plan(tile) * p.width - p.first;
+let start = plan(tile + 1u);
+let count = plan(tile + 2u);
+let order = 3u * p.tiles + 3u + start;
+let f0 = wid.x * 64u;
+let at = place(min(base + min(f0 + li, p.width - 1u), p.rows - 1u));`
+    : `let m0 = ${GROUP_OF_ROWS} * 64u;
+let f0 = wid.x * 64u;
+let at = place(min(f0 + li, p.rows - 1u));`;
+  return {
+    label: `${experts ? 'expert tile' : 'tile'} ${format.name}`,
+    reads: [['x', 'vec4<f32>'], ...MATRIX_READS, experts ? ['plan', 'u32'] : ['bias', 'f32']],
+    writes: [['out', 'f32']],
+    numbers: [
+      ...MATRIX_NUMBERS,
+      ...(experts
+        ? ([
+            ['tiles', 'u32'],
+            ['per_row', 'u32'],
+          ] as const)
+        : ([
+            ['m', 'u32'],
+            ['flags', 'u32'],
+          ] as const)),
+    ],
+    workgroup: [TILE_LANES, 1, 1],
+    declarations: `${decoder(format)}${experts ? PUT_EXPERT : PUT}${experts ? PUT_EXPERT_ROW : PUT_ROW}${TILE_MEMORY}`,
+    body: `${before}
+${fillTable(format, TILE_LANES)}
+${tileBody({
+  steps: experts ? 'select(0u, p.units, count > 0u)' : 'p.units',
+  loadColumns: `let w = decode(at, u);
+  ${Array.from({ length: 8 }, (_, q) => `ws[${64 * q}u + li] = w[${q}];`).join(' ')}`,
+  row: experts
+    ? 'x((plan(order + min(r, count - 1u)) / p.per_row * p.units + u) * 8u + q)'
+    : 'x((min(m0 + r, p.m - 1u) * p.units + u) * 8u + q)',
+  store: experts
+    ? 'if (r < count) { put_row(plan(order + r), f0 + tx, a, b, base); }'
+    : 'if (m0 + r < p.m) { put_row(m0 + r, p.first + f0 + tx, a, b, p.first + p.rows); }',
+})}`,
+  };
+}
+
+/** Of an expert's columns those whose matrix rows lie in this piece. */
+const PUT_EXPERT_ROW = `
+fn put_row(row: u32, column: u32, a: vec4<f32>, b: vec4<f32>, base: u32) {
+  for (var i = 0u; i < 8u; i++) {
+    let c = column + 8u * i;
+    if (c < p.width && base + c < p.rows) { put(row, c, select(b[i & 3u], a[i & 3u], i < 4u)); }
+  }
+}
+`;
+
+/** Rows of the matrix by number: one lane decodes one unit. */
+function gatherSource(format: Format): KernelSource {
+  return {
+    label: `gather ${format.name}`,
+    reads: [...MATRIX_READS, ['ids', 'i32']],
+    writes: [['out', 'f32']],
+    numbers: [...MATRIX_NUMBERS, ['n', 'u32']],
+    workgroup: [LANES, 1, 1],
+    declarations: decoder(format),
+    body: `
+let item = (wid.y * nwg.x + wid.x) * ${LANES}u + li;
+let r = item / p.units;
+let u = item % p.units;
+${fillTable(format, LANES)}
+if (r >= p.n) { return; }
+let row = u32(ids(r)) - p.first;
+if (row >= p.rows) { return; }
+let w = decode(place(row), u);
+var v = w;
+for (var c = 0u; c < min(32u, p.width - 32u * u); c++) { set_out(r * p.width + 32u * u + c, v[c / 4u][c % 4u]); }
+`,
+  };
+}

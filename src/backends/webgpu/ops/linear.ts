@@ -1,0 +1,70 @@
+import type { RawWeight, RequiredOps, WeightData } from '../../../core/backend.ts';
+import type { Tensor } from '../../../core/tensor.ts';
+import type { Weight } from '../../../core/weight.ts';
+import type { OpHost } from '../host.ts';
+import { ACCUMULATE, FEW, WITH_BIAS } from '../linear/kernels.ts';
+import { WeightLoader } from '../linear/load.ts';
+import { activations, bindMatrix, dispatchRows, putMatrix } from '../linear/record.ts';
+import { SLAB } from '../linear/repack.ts';
+import { TILE } from '../linear/tile.ts';
+import { dataOf } from '../linear/weight.ts';
+import { LANES } from '../wgsl.ts';
+import { expertOps } from './experts.ts';
+import { matmulOps } from './matmul.ts';
+
+/** Up to so many rows are taken a few at a time; more pay for a tile of 64. */
+const FEW_ROWS = 16;
+
+/** The ops over stored matrices, and what loads them. */
+export function linearOps(host: OpHost): {
+  readonly ops: Pick<RequiredOps, 'linear' | 'matmul'> & ReturnType<typeof expertOps>;
+  readonly loadWeight: (raw: RawWeight) => Promise<WeightData>;
+  /** Rows of a matrix by number, dequantized. */
+  readonly gatherWeight: (out: Tensor, table: Weight, ids: Tensor) => void;
+} {
+  const { recorder } = host;
+  const loader = new WeightLoader(host);
+  const prepared = activations(host);
+  return {
+    ops: {
+      linear(out, x, weight, options) {
+        const w = dataOf(weight);
+        const rows = x.rowCount;
+        const from = prepared(x, w, out);
+        const few = rows === 1 ? 0 : rows <= 4 ? 1 : 2;
+        const tiled = rows > FEW_ROWS;
+        const flags = (options.bias ? WITH_BIAS : 0) | (options.accumulate ? ACCUMULATE : 0);
+        for (const piece of w.pieces) {
+          const { kernels } = piece;
+          recorder
+            .start(tiled ? kernels.tile() : (kernels.few[few] as () => ReturnType<typeof kernels.tile>)())
+            .bind(from);
+          bindMatrix(recorder, piece);
+          if (options.bias) recorder.bind(options.bias);
+          else recorder.bindStorage(piece.storage);
+          recorder.bind(out);
+          putMatrix(recorder, w, piece, weight.shape[0]).u(rows).u(flags);
+          if (tiled) {
+            dispatchRows(host, Math.ceil(piece.rows / TILE), Math.ceil(rows / TILE));
+            recorder.heavy();
+          } else {
+            dispatchRows(host, Math.ceil(piece.rows / SLAB), Math.ceil(rows / (FEW[few] as { rows: number }).rows));
+          }
+        }
+      },
+      ...matmulOps(host),
+      ...expertOps(host, prepared),
+    },
+    loadWeight: (raw) => loader.load(raw),
+    gatherWeight(out, table, ids) {
+      const w = dataOf(table);
+      const rows = out.size / w.columns;
+      for (const piece of w.pieces) {
+        bindMatrix(recorder.start(piece.kernels.gather()), piece).bind(ids).bind(out);
+        putMatrix(recorder, w, piece, w.columns)
+          .u(rows)
+          .dispatchItems(rows * w.units, LANES);
+      }
+    },
+  };
+}
