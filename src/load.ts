@@ -18,7 +18,7 @@ import type { LoadOptions, ModelSpec } from './core/sdk/options.ts';
 import { checkLoadOptions } from './core/sdk/options.ts';
 import { Releases } from './core/sdk/releases.ts';
 import type { ModelText } from './core/sdk/text.ts';
-import { Weights } from './core/weights.ts';
+import { type WeightSource, Weights } from './core/weights.ts';
 import { EMBEDDED_MODEL, isEmbeddedName } from './embedded.ts';
 import { findModel } from './findModel.ts';
 import { loadText } from './loadText.ts';
@@ -26,6 +26,7 @@ import { buildDecoder } from './models/arch.ts';
 import { archOf } from './models/registry.ts';
 import { detectPlatform } from './platform/detect.ts';
 import { hostTurn } from './platform/yield.ts';
+import { quantizedSource } from './quant/checkpoint/index.ts';
 import { dequantizeInto } from './quant/index.ts';
 
 /**
@@ -61,10 +62,7 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
   );
   const files = await findModel(spec, options, platform);
   const closeFiles = releases.add(() => files.close());
-  const { config, source } =
-    files.kind === 'gguf'
-      ? await ggufModel(files.checkpoint)
-      : { config: await configOf(files), source: safetensorsSource(files.checkpoint) };
+  const { config, source } = files.kind === 'gguf' ? await ggufModel(files.checkpoint) : await safetensorsModel(files);
   const arch = await archOf(config);
   const backend = await starting;
   const weights = Weights.open({ backend, source, codec: { dequantizeInto }, dtype: options.dtype ?? 'auto' });
@@ -114,6 +112,12 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
     memory: () => backend.memory(),
     dispose: () => releases.run(),
   });
+}
+
+/** Packed tensors of quantized checkpoints are read as the matrices they stand for. */
+async function safetensorsModel(files: ModelFiles): Promise<{ config: unknown; source: WeightSource }> {
+  const config = await configOf(files);
+  return { config, source: await quantizedSource(safetensorsSource(files.checkpoint), config) };
 }
 
 async function configOf(files: ModelFiles): Promise<unknown> {

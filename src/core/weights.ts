@@ -358,7 +358,7 @@ function expandRows(t: SourceTensor, codec: Codec): SourceTensor['readRows'] {
 
 /** Bytes of one row (last axis) as stored. */
 export function storedRowBytes(t: SourceTensor): number {
-  const width = t.shape[t.shape.length - 1] as number;
+  const width = t.shape[t.shape.length - 1] ?? 1;
   const bytes = rowBytes(t.type, width);
   if (bytes === undefined) {
     throw new WeightError(
