@@ -203,7 +203,7 @@ describe('refusals', () => {
     ['mamba9', {}, table, /GGUF architecture: expected one of llama, .*; got "mamba9"/],
     ['constructor', {}, table, /got "constructor"/],
     ['llama', { 'attention.scale': 0.3 }, table, /llama\.attention\.scale: expected 0/],
-    ['llama', { expert_count: 8 }, table, /llama\.expert_count: expected 0/],
+    ['qwen2', { expert_count: 8 }, table, /qwen2\.expert_count: expected 0/],
     ['llama', { 'attention.value_length': 8 }, table, /attention\.value_length: expected the key length 4, got 8/],
     ['llama', { block_count: undefined }, table, /llama\.block_count: expected a value, got nothing/],
     ['llama', { block_count: 0 }, table, /llama\.block_count: expected a count from 1 to 4096/],

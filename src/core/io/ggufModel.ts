@@ -30,6 +30,10 @@ const RESULT_KEYS: Readonly<Record<string, readonly unknown[]>> = {
   residual_scale: [0, 1],
   embedding_scale: [0, 1],
   expert_count: [0],
+  expert_weights_scale: [0, 1],
+  expert_gating_func: [0, 1],
+  expert_group_count: [0, 1],
+  expert_group_used_count: [0, 1],
 };
 
 /**
@@ -39,13 +43,14 @@ const RESULT_KEYS: Readonly<Record<string, readonly unknown[]>> = {
 export async function ggufModel(gguf: Checkpoint): Promise<GgufModel> {
   const name = gguf.metadata.get('general.architecture');
   if (typeof name !== 'string') throw new FormatError('general.architecture: expected a string; is this a model file?');
-  const arch = Object.hasOwn(GGUF_ARCHES, name) ? GGUF_ARCHES[name] : undefined;
-  if (arch === undefined) {
+  const family = Object.hasOwn(GGUF_ARCHES, name) ? GGUF_ARCHES[name] : undefined;
+  if (family === undefined) {
     const known = Object.keys(GGUF_ARCHES).join(', ');
     throw new UnsupportedError(`GGUF architecture: expected one of ${known}; got "${name}"`, { feature: name });
   }
   const keys = new GgufKeys(gguf.metadata, name);
-  const read = new Set([...(arch.reads ?? []), ...(arch.experts ? ['expert_count'] : [])]);
+  const arch: GgufArch = (keys.optionalCount('expert_count') && family.withExperts) || family;
+  const read = new Set(arch.reads);
   for (const [key, neutral] of Object.entries(RESULT_KEYS)) {
     const value = keys.get(key);
     if (value === undefined || neutral.includes(value) || read.has(key)) continue;
@@ -62,16 +67,21 @@ async function configOf(keys: GgufKeys, arch: GgufArch, tensors: ReadonlyMap<str
   const table = tensors.get('token_embd.weight');
   if (!table) throw new FormatError('token_embd.weight: expected this tensor, got none; the file is incomplete');
   const hidden = keys.count('embedding_length');
-  const layers = keys.count('block_count', MAX_LAYERS);
+  // Blocks that draft tokens count as well.
+  const layers = keys.count('block_count', MAX_LAYERS) - (keys.optionalCount('nextn_predict_layers') ?? 0);
+  if (layers < 1) throw new FormatError(`block_count: expected more than the blocks that draft tokens, got ${layers}`);
   const heads = keys.count('attention.head_count');
-  const headDim = keys.optionalCount('attention.key_length') ?? Math.floor(hidden / heads);
+  const headDim = arch.latent
+    ? keys.count('rope.dimension_count')
+    : (keys.optionalCount('attention.key_length') ?? Math.floor(hidden / heads));
   const valueDim = keys.optionalCount('attention.value_length') ?? headDim;
-  if (valueDim !== headDim) {
+  if (!arch.latent && valueDim !== headDim) {
     throw new UnsupportedError(`attention.value_length: expected the key length ${headDim}, got ${valueDim}`, {
       feature: 'value heads of another size',
     });
   }
   const window = keys.optionalCount('attention.sliding_window') || undefined;
+  const rope = await ropeParameters(keys, arch, headDim, tensors);
   return {
     architectures: [(window && arch.windowed) || arch.hf],
     model_type: arch.modelType,
@@ -80,7 +90,7 @@ async function configOf(keys: GgufKeys, arch: GgufArch, tensors: ReadonlyMap<str
     intermediate_size: keys.count('feed_forward_length'),
     num_hidden_layers: layers,
     num_attention_heads: heads,
-    num_key_value_heads: keys.optionalCount('attention.head_count_kv') ?? heads,
+    num_key_value_heads: arch.latent ? heads : (keys.optionalCount('attention.head_count_kv') ?? heads),
     head_dim: headDim,
     max_position_embeddings: keys.count('context_length'),
     original_max_position_embeddings: keys.optionalCount('rope.scaling.original_context_length'),
@@ -91,19 +101,10 @@ async function configOf(keys: GgufKeys, arch: GgufArch, tensors: ReadonlyMap<str
     query_pre_attn_scalar: arch.wideScaleLayers === layers ? Math.floor(hidden / heads) : headDim,
     attn_logit_softcapping: keys.optionalNumber('attn_logit_softcapping'),
     final_logit_softcapping: keys.optionalNumber('final_logit_softcapping'),
-    ...(arch.experts ? experts(keys) : {}),
-    rope_parameters: await ropeParameters(keys, arch, headDim, tensors),
+    rope_parameters: rope,
+    ...arch.config?.({ keys, tensors, layers, rope }),
     bos_token_id: keys.tokenId('bos'),
     eos_token_id: keys.tokenId('eos'),
-  };
-}
-
-function experts(keys: GgufKeys) {
-  return {
-    num_experts: keys.count('expert_count'),
-    num_experts_per_tok: keys.count('expert_used_count'),
-    moe_intermediate_size: keys.optionalCount('expert_feed_forward_length'),
-    norm_topk_prob: keys.optionalBoolean('expert_weights_norm') ?? true,
   };
 }
 
@@ -125,7 +126,7 @@ type Config = Awaited<ReturnType<typeof configOf>>;
 function translated(arch: GgufArch, c: Config, tensors: ReadonlyMap<string, SourceTensor>): Map<string, SourceTensor> {
   const out = new Map<string, SourceTensor>();
   for (const [ggufName, stored] of tensors) {
-    if (ROPE_TENSORS.includes(ggufName)) continue;
+    if (ROPE_TENSORS.includes(ggufName) || blockOf(ggufName) >= c.num_hidden_layers) continue;
     const name = hfName(arch, ggufName);
     // A name without translation stays, so that the load reports it.
     let t: SourceTensor = name === undefined ? stored : { ...stored, name };
@@ -135,4 +136,10 @@ function translated(arch: GgufArch, c: Config, tensors: ReadonlyMap<string, Sour
     out.set(t.name, t);
   }
   return out;
+}
+
+/** Number of the block a tensor belongs to, -1 for the others. */
+function blockOf(name: string): number {
+  const match = /^blk\.(\d+)\./.exec(name);
+  return match ? Number(match[1]) : -1;
 }

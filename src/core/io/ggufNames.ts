@@ -1,10 +1,14 @@
 /** GGUF architectures in Hugging Face terms: class, tensor names, and what their files store differently. */
+import type { GgufFacts } from './ggufExperts.ts';
+import * as experts from './ggufExperts.ts';
 
 export interface GgufArch {
   /** The `architectures` entry. `windowed` stands in its place where the file states a sliding window. */
   readonly hf: string;
   readonly windowed?: string;
   readonly modelType: string;
+  /** Names of block tensors that differ from `BARE`. */
+  readonly bare?: Readonly<Record<string, string>>;
   /** Stems of block tensors that differ from `BLOCK`. */
   readonly names?: Readonly<Record<string, string>>;
   /** Query and key rows are stored so that neighbouring pairs rotate. */
@@ -15,8 +19,12 @@ export interface GgufArch {
   readonly partialRotary?: boolean;
   /** Rotation of windowed layers has a base of its own. */
   readonly localRope?: boolean;
-  /** Layers route to experts. */
-  readonly experts?: boolean;
+  /** Names and configuration of files of the architecture that have experts, where those are another class. */
+  readonly withExperts?: Omit<GgufArch, 'withExperts' | 'windowed'>;
+  /** Keys of the configuration beyond the common ones, or in place of them. */
+  readonly config?: (facts: GgufFacts) => Readonly<Record<string, unknown>>;
+  /** Keys and values of all heads are made from a latent. */
+  readonly latent?: boolean;
   /** Keys that only some architectures have. */
   readonly reads?: readonly string[];
   /** Layers of the largest size, which scales queries by hidden size over heads instead of the head size. */
@@ -48,6 +56,43 @@ const BLOCK: Readonly<Record<string, string>> = {
   ffn_down_exps: 'mlp.experts.down_proj',
 };
 
+/** Block tensors whose names have no `.weight` or `.bias` of their own. */
+const BARE: Readonly<Record<string, string>> = {
+  'attn_sinks.weight': 'self_attn.sinks',
+  'exp_probs_b.bias': 'mlp.gate.e_score_correction_bias',
+};
+
+const SHARED = (name: string): Readonly<Record<string, string>> => ({
+  ffn_gate_shexp: `mlp.${name}.gate_proj`,
+  ffn_up_shexp: `mlp.${name}.up_proj`,
+  ffn_down_shexp: `mlp.${name}.down_proj`,
+});
+
+const SPARSE_BLOCK: Readonly<Record<string, string>> = {
+  ffn_gate_inp: 'block_sparse_moe.gate',
+  ffn_gate_exps: 'block_sparse_moe.experts.gate_proj',
+  ffn_up_exps: 'block_sparse_moe.experts.up_proj',
+  ffn_down_exps: 'block_sparse_moe.experts.down_proj',
+};
+
+const LATENT: Readonly<Record<string, string>> = {
+  attn_q_a: 'self_attn.q_a_proj',
+  attn_q_a_norm: 'self_attn.q_a_layernorm',
+  attn_q_b: 'self_attn.q_b_proj',
+  attn_kv_a_mqa: 'self_attn.kv_a_proj_with_mqa',
+  attn_kv_a_norm: 'self_attn.kv_a_layernorm',
+  attn_kv_b: 'self_attn.kv_b_proj',
+  attn_k_b: 'self_attn.k_b_proj',
+  attn_v_b: 'self_attn.v_b_proj',
+};
+
+const HUNYUAN: Readonly<Record<string, string>> = {
+  attn_q_norm: 'self_attn.query_layernorm',
+  attn_k_norm: 'self_attn.key_layernorm',
+};
+
+const LATER_NORM: Readonly<Record<string, string>> = { post_attention_norm: 'post_attention_layernorm' };
+
 const SANDWICH: Readonly<Record<string, string>> = {
   post_attention_norm: 'post_attention_layernorm',
   ffn_norm: 'pre_feedforward_layernorm',
@@ -58,13 +103,86 @@ const SOFTCAPS = ['attn_logit_softcapping', 'final_logit_softcapping'];
 
 /** By `general.architecture`. */
 export const GGUF_ARCHES: Readonly<Record<string, GgufArch>> = {
-  llama: { hf: 'LlamaForCausalLM', windowed: 'MistralForCausalLM', modelType: 'llama', pairedRows: true },
+  llama: {
+    hf: 'LlamaForCausalLM',
+    windowed: 'MistralForCausalLM',
+    modelType: 'llama',
+    pairedRows: true,
+    withExperts: {
+      hf: 'MixtralForCausalLM',
+      modelType: 'mixtral',
+      names: SPARSE_BLOCK,
+      pairedRows: true,
+      reads: experts.EXPERT_KEYS,
+      config: experts.experts,
+    },
+  },
   qwen2: { hf: 'Qwen2ForCausalLM', modelType: 'qwen2' },
   qwen3: { hf: 'Qwen3ForCausalLM', modelType: 'qwen3' },
   qwen3moe: {
     hf: 'Qwen3MoeForCausalLM',
     modelType: 'qwen3_moe',
-    experts: true,
+    reads: experts.EXPERT_KEYS,
+    config: experts.experts,
+  },
+  qwen2moe: {
+    hf: 'Qwen2MoeForCausalLM',
+    modelType: 'qwen2_moe',
+    names: { ...SHARED('shared_expert'), ffn_gate_inp_shexp: 'mlp.shared_expert_gate' },
+    reads: experts.EXPERT_KEYS,
+    config: experts.qwen2Experts,
+  },
+  phimoe: {
+    hf: 'PhiMoEForCausalLM',
+    modelType: 'phimoe',
+    names: SPARSE_BLOCK,
+    reads: experts.EXPERT_KEYS,
+    config: experts.phiExperts,
+  },
+  deepseek2: {
+    hf: 'DeepseekV2ForCausalLM',
+    modelType: 'deepseek_v2',
+    names: { ...LATENT, ...SHARED('shared_experts') },
+    latent: true,
+    reads: experts.ROUTING_KEYS,
+    config: experts.deepseek,
+  },
+  glm4moe: {
+    hf: 'Glm4MoeForCausalLM',
+    modelType: 'glm4_moe',
+    names: { ...LATER_NORM, ...SHARED('shared_experts') },
+    partialRotary: true,
+    reads: experts.ROUTING_KEYS,
+    config: experts.glmExperts,
+  },
+  'gpt-oss': {
+    hf: 'GptOssForCausalLM',
+    modelType: 'gpt_oss',
+    names: { ...LATER_NORM, ffn_gate_inp: 'mlp.router' },
+    reads: experts.EXPERT_KEYS,
+    config: experts.gptOss,
+  },
+  'hunyuan-dense': {
+    hf: 'HunYuanDenseV1ForCausalLM',
+    modelType: 'hunyuan_v1_dense',
+    names: HUNYUAN,
+    config: experts.hunyuan,
+  },
+  'hunyuan-moe': {
+    hf: 'HunYuanMoEV1ForCausalLM',
+    modelType: 'hunyuan_v1_moe',
+    names: { ...HUNYUAN, ...SHARED('shared_mlp'), ffn_gate_inp: 'mlp.gate.wg' },
+    reads: experts.EXPERT_KEYS,
+    config: experts.hunyuanExperts,
+  },
+  ernie4_5: { hf: 'Ernie4_5ForCausalLM', modelType: 'ernie4_5', config: experts.ernieBias },
+  'ernie4_5-moe': {
+    hf: 'Ernie4_5_MoeForCausalLM',
+    modelType: 'ernie4_5_moe',
+    names: SHARED('shared_experts'),
+    bare: { 'exp_probs_b.bias': 'mlp.moe_statics.e_score_correction_bias' },
+    reads: experts.EXPERT_KEYS,
+    config: experts.ernieExperts,
   },
   phi3: {
     hf: 'Phi3ForCausalLM',
@@ -95,10 +213,18 @@ export const GGUF_ARCHES: Readonly<Record<string, GgufArch>> = {
 
 /** `blk.3.attn_q.weight` → `model.layers.3.self_attn.q_proj.weight`; `undefined` for a name the architecture lacks. */
 export function hfName(arch: GgufArch, name: string): string | undefined {
-  const match = /^(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)$/.exec(name);
+  const match = /^(?:blk\.(\d+)\.)?(\w+)(?:\.(\d+))?\.(weight|bias)$/.exec(name);
   if (!match) return undefined;
-  const [, block, stem = '', kind] = match;
+  const [, block, stem = '', expert, kind] = match;
   if (block === undefined) return Object.hasOwn(MODEL, stem) ? `${MODEL[stem]}.${kind}` : undefined;
   const names = { ...BLOCK, ...arch.names };
+  const bare = { ...BARE, ...arch.bare };
+  const whole = `${stem}.${kind}`;
+  if (Object.hasOwn(bare, whole)) return `model.layers.${block}.${bare[whole]}`;
+  if (expert !== undefined) {
+    // Older files keep every expert for itself.
+    const found = Object.hasOwn(names, `${stem}_exps`) ? names[`${stem}_exps`] : undefined;
+    return found && `model.layers.${block}.${found.replace('experts.', `experts.${expert}.`)}.${kind}`;
+  }
   return Object.hasOwn(names, stem) ? `model.layers.${block}.${names[stem]}.${kind}` : undefined;
 }

@@ -22,7 +22,7 @@ export async function ropeParameters(keys: GgufKeys, arch: GgufArch, headDim: nu
   const rotation = {
     rope_theta: theta,
     partial_rotary_factor: partial(keys, arch, headDim),
-    ...(await scaling(keys, tensors)),
+    ...(await scaling(keys, arch, tensors)),
   };
   if (!arch.localRope) return rotation;
   const local = { rope_type: 'default', rope_theta: keys.optionalNumber('rope.freq_base_swa') ?? LOCAL_THETA };
@@ -42,7 +42,7 @@ function partial(keys: GgufKeys, arch: GgufArch, headDim: number): number | unde
   return Math.trunc(share * headDim) === rotated ? share : (rotated + 0.5) / headDim;
 }
 
-async function scaling(keys: GgufKeys, tensors: Tensors): Promise<Record<string, unknown>> {
+async function scaling(keys: GgufKeys, arch: GgufArch, tensors: Tensors): Promise<Record<string, unknown>> {
   const factor = keys.optionalNumber('rope.scaling.factor') || keys.optionalNumber('rope.scale_linear') || undefined;
   const type = keys.optionalString('rope.scaling.type') ?? (factor === undefined ? 'none' : 'linear');
   const attention = keys.optionalNumber('rope.scaling.attn_factor');
@@ -65,18 +65,24 @@ async function scaling(keys: GgufKeys, tensors: Tensors): Promise<Record<string,
     const divisors = freqs.map((f) => f * (plain ? 1 : (factor as number)));
     return { rope_type: 'longrope', long_factor: divisors, short_factor: divisors, attention_factor: attention ?? 1 };
   }
-  if (type === 'yarn') return yarn(keys, factor, attention ?? 1, original);
+  if (type === 'yarn') return yarn(keys, arch, factor, attention ?? 1, original);
   if ((attention ?? 1) !== 1) throw refused(`attn_factor ${attention} with ${type}`);
   if (plain) return { rope_type: 'default' };
   if (type === 'linear') return { rope_type: 'linear', factor };
   throw refused(type);
 }
 
-function yarn(keys: GgufKeys, factor: number | undefined, attention: number, original: number | undefined) {
+function yarn(
+  keys: GgufKeys,
+  arch: GgufArch,
+  factor: number | undefined,
+  attention: number,
+  original: number | undefined,
+) {
   const mix = keys.optionalNumber('rope.scaling.yarn_ext_factor') ?? 1;
   const log = keys.optionalNumber('rope.scaling.yarn_log_multiplier') ?? 0;
   if (mix !== 1 && mix !== -1) throw refused(`yarn_ext_factor ${mix}`);
-  if (log !== 0) throw refused(`yarn_log_multiplier ${log}`);
+  if (log !== 0 && !arch.latent) throw refused(`yarn_log_multiplier ${log}`);
   if (factor === undefined) throw new FormatError('rope.scaling.factor: expected a number for yarn, got nothing');
   const scale = attention * (keys.optionalNumber('rope.scaling.yarn_attn_factor') ?? 1);
   return {
@@ -85,7 +91,10 @@ function yarn(keys: GgufKeys, factor: number | undefined, attention: number, ori
     original_max_position_embeddings: original,
     beta_fast: keys.optionalNumber('rope.scaling.yarn_beta_fast'),
     beta_slow: keys.optionalNumber('rope.scaling.yarn_beta_slow'),
-    attention_factor: scale * (factor <= 1 ? 1 : 0.1 * Math.log(factor) + 1),
+    // With latent attention the scale of scores grows instead, by as much as the file says.
+    ...(log !== 0
+      ? { mscale: 10 * log, mscale_all_dim: 10 * log, attention_factor: scale === 1 ? undefined : scale }
+      : { attention_factor: scale * (factor <= 1 ? 1 : 0.1 * Math.log(factor) + 1) }),
   };
 }
 
