@@ -5,6 +5,7 @@ import { attentionKernels, attentionOps } from './bind/attention.ts';
 import { elementwiseOps } from './bind/elementwise.ts';
 import { layoutKernels, layoutOps } from './bind/layout.ts';
 import { normalizeKernels, normalizeOps } from './bind/normalize.ts';
+import { recurrentKernels, recurrentOps } from './bind/recurrent.ts';
 import { reduceKernels, reduceOps } from './bind/reduce.ts';
 import { spatialKernels, spatialOps } from './bind/spatial.ts';
 import { elementwiseKernels } from './elementwise.ts';
@@ -16,6 +17,7 @@ export const baseKernels: readonly Kernel[] = [
   ...reduceKernels,
   ...normalizeKernels,
   ...attentionKernels,
+  ...recurrentKernels,
   ...spatialKernels,
 ];
 
@@ -30,6 +32,7 @@ export function createKernelOps(host: OpHost): KernelOps {
     ...reduceOps(host),
     ...normalizeOps(host),
     ...attentionOps(host),
+    ...recurrentOps(host),
     ...spatialOps(host),
   };
 }
