@@ -16,8 +16,6 @@ export class GpuKvCache implements KvCache {
   readonly blocks: number;
   readonly blockSize: number;
   readonly half: boolean;
-  /** Caches of one kind have the same layout, apart from their head sizes. */
-  readonly kind: number;
   readonly keys: GpuStorage;
   readonly values: GpuStorage;
   /** Quads of a row. */
@@ -31,7 +29,6 @@ export class GpuKvCache implements KvCache {
     this.blocks = blocks;
     this.blockSize = blockSize;
     this.half = spec.dtype === 'f16';
-    this.kind = 4 * blockSize + (this.half ? 2 : 0) + (spec.valuesInKeys ? 1 : 0);
     this.keyQuads = Math.ceil(spec.keyDim / 4);
     this.valueQuads = spec.valuesInKeys ? this.keyQuads : Math.ceil(spec.valueDim / 4);
     const create = (dim: number, label: string) =>

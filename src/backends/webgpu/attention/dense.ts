@@ -1,86 +1,82 @@
 import type { DenseAttentionOptions, OptionalOps } from '../../../core/backend.ts';
 import type { OpHost } from '../host.ts';
 import { Kernel, type KernelSource } from '../kernel.ts';
-import { flashSource, LOWEST, NOTHING, quad } from './flash.ts';
+import { flashSource, LOWEST, NOTHING, number, putNumbers, quad } from './flash.ts';
 import { Plans } from './plans.ts';
-import { prefillTiling, type Tiling } from './tiling.ts';
-
-const number = (name: string) => [name, 'u32'] as const;
+import { prefillTiling, type Sharing, sharingOf, type Tiling } from './tiling.ts';
 
 interface Plan {
   readonly kernel: Kernel;
-  readonly masked: Kernel;
-  readonly tiling: Tiling;
+  readonly sharing: Sharing;
 }
 
-function sourceOf(options: DenseAttentionOptions, tiling: Tiling, masked: boolean): KernelSource {
-  const { kvHeads, headDim, valueDim, causal, softcap } = options;
-  return flashSource({
+/** Keys and values as they come, and a mask by words: minus infinity is told by its bits. */
+const sourceOf = (tiling: Tiling): KernelSource =>
+  flashSource({
     label: 'attention dense',
-    shape: options,
     tiling,
-    reads: [['k', 'f32'], ['v', 'f32'], ...(masked ? ([['extra', 'u32']] as const) : [])],
-    numbers: [number('rows'), number('keys'), number('by_head')],
+    reads: [
+      ['k', 'f32'],
+      ['v', 'f32'],
+      ['extra', 'u32'],
+    ],
+    numbers: ['kv_heads', 'rows', 'keys', 'causal', 'masked', 'by_head'].map(number),
     declarations: `
-${quad('k', headDim)}
-${quad('v', valueDim)}
-fn key_quad(place: u32, d: u32) -> vec4<f32> { return k_quad(place * ${headDim}u, d); }
-fn value_quad(place: u32, d: u32) -> vec4<f32> { return v_quad(place * ${valueDim}u, d); }
-${
-  masked
-    ? `fn add_mask(s: f32, row: u32, head: u32, key: u32) -> f32 {
-  let w = extra(head * p.by_head + min(row, p.rows - 1u) * p.keys + min(key, p.keys - 1u));
+${quad('k', 'p.dim')}
+${quad('v', 'p.value_dim')}
+fn key_quad(place: u32, d: u32) -> vec4<f32> { return k_entries(place * p.dim, d); }
+fn value_quad(place: u32, d: u32) -> vec4<f32> { return v_entries(place * p.value_dim, d); }
+fn with_mask(s: f32, row: u32, head: u32, key: u32) -> f32 {
+  if (p.masked == 0u || row >= p.rows || head >= p.heads || key >= p.keys) { return s; }
+  let w = extra(head * p.by_head + row * p.keys + key);
   if (w == 0xff800000u) { return ${NOTHING}; }
   return clamp(s + bitcast<f32>(w), ${LOWEST}, 3e38);
-}`
-    : ''
 }`,
     locate: `
-let first_row = wid.x * ${tiling.tileRows}u;
-let row_count = min(${tiling.tileRows}u, p.rows - first_row);
-let position = ${causal ? 'p.keys - p.rows + first_row' : 'p.keys'};
-let end_key = ${causal ? 'position + row_count' : 'p.keys'};
+let first_row = wid.x * p.tile_rows;
+let row_count = min(p.tile_rows, p.rows - first_row);
+let position = select(p.keys, p.keys - p.rows + first_row, p.causal != 0u);
+let end_key = min(p.keys, position + row_count);
 let first_key = 0u;`,
-    place: `key * ${kvHeads}u + kv`,
-    visible: causal ? 'key <= position + row' : 'true',
-    score: masked ? 'add_mask(s, first_row + row, min(head, first_head + head_count - 1u), key)' : 's',
-    softcap: softcap !== undefined,
-    sinks: false,
+    place: 'key * p.kv_heads + kv',
+    visible: 'key <= position + row',
+    score: 'with_mask(s, first_row + row, head, key)',
     splits: false,
   });
-}
 
 export function denseOps(host: OpHost): Pick<OptionalOps, 'denseAttention'> {
   const { recorder } = host;
-  const plans = new Plans<DenseAttentionOptions, Plan>(
-    ({ heads, kvHeads, headDim, valueDim, causal, softcap }) =>
-      [heads, kvHeads, headDim, valueDim, causal === true, softcap !== undefined].join(),
-    (options) => {
-      const tiling = prefillTiling(host.gpu.facts, options);
-      const kernel = (masked: boolean) => new Kernel(host.gpu, sourceOf(options, tiling, masked));
-      return { kernel: kernel(false), masked: kernel(true), tiling };
-    },
-  );
+  const made = new Map<string, Kernel>();
+  const plans = new Plans<DenseAttentionOptions, Plan>((options) => {
+    const tiling = prefillTiling(host.gpu.facts, options);
+    const key = JSON.stringify(tiling);
+    const kernel = made.get(key) ?? new Kernel(host.gpu, sourceOf(tiling));
+    made.set(key, kernel);
+    return { kernel, sharing: sharingOf(tiling, options) };
+  });
   return {
     denseAttention(out, q, k, v, mask, options) {
       const { heads, kvHeads } = options;
-      const plan = plans.of(options);
+      const { kernel, sharing } = plans.of(options, 0);
       const rows = q.shape[0] as number;
       const keys = k.shape[0] as number;
       recorder
-        .start(mask ? plan.masked : plan.kernel)
+        .start(kernel)
+        .bind(q)
         .bind(q)
         .bind(k)
-        .bind(v);
-      if (mask) recorder.bind(mask);
+        .bind(v)
+        .bind(mask ?? q)
+        .bind(out);
+      putNumbers(recorder, options, sharing);
       recorder
-        .bind(out)
-        .f(options.scale)
-        .f(options.softcap ?? 0)
+        .u(kvHeads)
         .u(rows)
         .u(keys)
+        .u(options.causal ? 1 : 0)
+        .u(mask ? 1 : 0)
         .u(mask && mask.size === heads * rows * keys ? rows * keys : 0)
-        .dispatch(Math.ceil(rows / plan.tiling.tileRows), kvHeads * plan.tiling.headRuns);
+        .dispatch(Math.ceil(rows / sharing.tileRows), kvHeads * sharing.runs);
       recorder.heavy();
     },
   };

@@ -2,94 +2,142 @@
  * The attention kernel: a tile of queries (rows × heads that share keys) meets the keys tile by tile, with a running
  * maximum and sum per query (Dao et al. 2022, "FlashAttention"). Where keys come from and which are seen is the caller's.
  */
+import type { Tensor } from '../../../core/tensor.ts';
 import type { KernelSource } from '../kernel.ts';
+import type { Recorder } from '../recorder.ts';
 import { FUNCTIONS } from '../wgsl.ts';
-import { type HeadShape, lanesOf, odd, type Tiling } from './tiling.ts';
+import {
+  columnWidthOf,
+  type HeadShape,
+  lanesOf,
+  odd,
+  queriesOf,
+  queryQuads,
+  type Sharing,
+  softmaxLanesOf,
+  stagedQuads,
+  type Tiling,
+} from './tiling.ts';
 
 export interface FlashSource {
   readonly label: string;
-  readonly shape: HeadShape;
   readonly tiling: Tiling;
-  /** Operands behind the queries. */
+  /** Operands behind the queries and the sinks. */
   readonly reads: KernelSource['reads'];
+  /** Numbers behind those of `putNumbers`. */
   readonly numbers: KernelSource['numbers'];
   /** `key_quad(place, d)` and `value_quad(place, d)`, and whatever they need. */
   readonly declarations: string;
   /**
-   * Defines `first_row`, `row_count` (of the tile), `position` (key of the first row), `first_key`, `end_key` and
-   * `tile_x` (number of the tile's first row among the partial results); may return.
+   * Defines `first_row`, `row_count` (of the tile), `position` (key of the first row), `first_key`, `end_key` and with
+   * `splits` also `partial` (number of the first row among the partial results); may return.
    */
   readonly locate: string;
   /** Place of key `key`, for `key_quad`. */
   readonly place: string;
   /** Whether the query at row `row` of the tile sees `key`. */
   readonly visible: string;
-  /** The score `s` of head `head`, row `first_row + row` and `key`, scaled, as an expression. */
+  /** The score `s` of head `head`, row `first_row + row` and `key`, as an expression. */
   readonly score: string;
-  readonly softcap: boolean;
-  readonly sinks: boolean;
   /** Several workgroups may share the keys of a tile (`p.splits`); with more than one, `out` takes partial results. */
   readonly splits: boolean;
 }
 
-/** Scores from here down belong to keys that are not seen. */
+export const number = (name: string) => [name, 'u32'] as const;
+
+const NUMBERS: KernelSource['numbers'] = [
+  ['scale', 'f32'],
+  ['cap', 'f32'],
+  ...['heads', 'group', 'runs', 'at_once', 'tile_rows', 'dim', 'value_dim', 'with_sinks'].map(number),
+];
+
+export interface FlashOptions extends HeadShape {
+  readonly scale: number;
+  readonly softcap?: number | undefined;
+  readonly sinks?: Tensor | undefined;
+}
+
+/** The numbers that every attention kernel begins with. */
+export function putNumbers(recorder: Recorder, o: FlashOptions, sharing: Sharing): void {
+  recorder
+    .f(o.scale)
+    .f(o.softcap ?? 0)
+    .u(o.heads)
+    .u(o.heads / o.kvHeads)
+    .u(sharing.runs)
+    .u(sharing.headsAtOnce)
+    .u(sharing.tileRows)
+    .u(o.headDim)
+    .u(o.valueDim)
+    .u(o.sinks ? 1 : 0);
+}
+
+/** Peak of scores where there were none; scores of keys that are not seen; the lowest score of one that is. */
 export const NOTHING = '-3.4e38';
-export const UNSEEN = '-3.2e38';
-/** A score that is added to, so that it stays above. */
+const UNSEEN = '-3.2e38';
 export const LOWEST = '-3e38';
 
 const range = (n: number) => Array.from({ length: n }, (_, i) => i);
 const each = (n: number, line: (i: number) => string) => range(n).map(line).join('\n');
 const eachPair = (n: number, m: number, line: (i: number, j: number) => string) =>
-  range(n)
-    .flatMap((i) => range(m).map((j) => line(i, j)))
-    .join('\n');
+  each(n, (i) => each(m, (j) => line(i, j)));
 
-/** Four entries of `name` from `at + 4 d` on, zeros behind `dim`. */
-export const quad = (name: string, dim: number) => {
-  const entry = (i: number) =>
-    dim % 4 === 0 || i === 0 ? `${name}(at + ${i}u)` : `select(0.0, ${name}(at + ${i}u), 4u * d + ${i}u < ${dim}u)`;
-  return `fn ${name}_quad(base: u32, d: u32) -> vec4<f32> {
-  let at = base + 4u * d;
-  return vec4<f32>(${range(4).map(entry).join(', ')});
+/** A function of four entries of operand `name` from `at + 4 d` on, with zeros behind `dim`. */
+export const quad = (name: string, dim: string) => `fn ${name}_entries(start: u32, d: u32) -> vec4<f32> {
+  let at = start + 4u * d;
+  if (4u * d + 4u <= ${dim}) { return vec4<f32>(${range(4)
+    .map((i) => `${name}(at + ${i}u)`)
+    .join(', ')}); }
+  var four = vec4<f32>();
+  for (var i = 0u; 4u * d + i < ${dim}; i++) { four[i] = ${name}(at + i); }
+  return four;
 }`;
-};
+
+/** The weight of one query for one key. */
+const weight = (t: Tiling, query: string, key: string) => `weights[(${query}) * ${t.keys + 1}u + ${key}]`;
 
 export function flashSource(f: FlashSource): KernelSource {
-  const { shape, tiling: t } = f;
+  const { tiling: t } = f;
   const lanes = lanesOf(t);
+  const queries = queriesOf(t);
+  const softmaxLanes = softmaxLanesOf(t);
   return {
     label: f.label,
-    reads: [['q', 'f32'], ...f.reads, ...(f.sinks ? ([['sinks', 'f32']] as const) : [])],
+    reads: [['q', 'f32'], ['sinks', 'f32'], ...f.reads],
     writes: [['out', 'f32']],
-    numbers: [['scale', 'f32'], ['cap', 'f32'], ...f.numbers, ...(f.splits ? ([['splits', 'u32']] as const) : [])],
+    numbers: [...NUMBERS, ...f.numbers, ...(f.splits ? [number('splits')] : [])],
     workgroup: [lanes, 1, 1],
-    declarations: `${f.softcap ? FUNCTIONS : ''}
+    declarations: `${FUNCTIONS}
 ${f.declarations}
-${quad('q', shape.headDim)}
+${quad('q', 'p.dim')}
 fn put(at: u32, d: u32, v: vec4<f32>) {
-  ${each(4, (i) =>
-    shape.valueDim % 4 === 0 || i === 0
-      ? `set_out(at + 4u * d + ${i}u, v[${i}]);`
-      : `if (4u * d + ${i}u < ${shape.valueDim}u) { set_out(at + 4u * d + ${i}u, v[${i}]); }`,
-  )}
+  for (var i = 0u; i < 4u; i++) {
+    if (4u * d + i < p.value_dim) { set_out(at + 4u * d + i, v[i]); }
+  }
 }
-var<workgroup> queries: array<vec4<f32>, ${t.queries * odd(t.keepQueries ? Math.ceil(shape.headDim / 4) : t.chunk)}>;
-var<workgroup> staged: array<vec4<f32>, ${t.staged}>;
-var<workgroup> weights: array<f32, ${t.queries * (t.keys + 1)}>;
-var<workgroup> shared_parts: array<f32, ${t.queries * t.softmaxLanes}>;
-var<workgroup> factors: array<f32, ${t.queries}>;
-var<workgroup> peaks: array<f32, ${t.queries}>;
+var<workgroup> queries: array<vec4<f32>, ${queryQuads(t)}>;
+var<workgroup> staged: array<vec4<f32>, ${stagedQuads(t)}>;
+var<workgroup> weights: array<f32, ${queries * (t.keys + 1)}>;
+var<workgroup> parts: array<f32, ${queries * softmaxLanes}>;
+var<workgroup> factors: array<f32, ${queries}>;
+var<workgroup> peaks: array<f32, ${queries}>;
 var<workgroup> places: array<u32, ${t.keys}>;`,
     body: `${f.locate}
-let kv = wid.y / ${t.headRuns}u;
-let first_head = kv * ${shape.heads / shape.kvHeads}u + (wid.y % ${t.headRuns}u) * ${t.headsAtOnce}u;
-let head_count = min(${t.headsAtOnce}u, (kv + 1u) * ${shape.heads / shape.kvHeads}u - first_head);
+let quads = (p.dim + 3u) / 4u;
+let value_quads = (p.value_dim + 3u) / 4u;
+let kv = wid.y / p.runs;
+let first_head = kv * p.group + wid.y % p.runs * p.at_once;
+let head_count = min(p.at_once, (kv + 1u) * p.group - first_head);
 let lane_row = li / ${t.columnLanes}u * ${t.rows}u;
 let lane_column = li % ${t.columnLanes}u;
-let soft_row = li / ${t.softmaxLanes}u;
-let soft_lane = li % ${t.softmaxLanes}u;
-let soft = soft_row < ${t.queries}u;
+let soft_row = li / ${softmaxLanes}u;
+let soft_lane = li % ${softmaxLanes}u;
+let soft = soft_row < ${queries}u;
+${each(
+  t.rows,
+  (r) => `let row_${r} = (lane_row + ${r}u) / p.at_once;
+let head_${r} = (lane_row + ${r}u) % p.at_once;`,
+)}
 var begin = first_key / ${t.keys}u;
 var end = (end_key + ${t.keys - 1}u) / ${t.keys}u;
 ${
@@ -99,10 +147,10 @@ begin += wid.z * share;
 end = min(end, begin + share);`
     : ''
 }
-${eachPair(t.rows, columnsOf(f), (r, c) => `var sum_${r}_${c} = vec4<f32>();`)}
+${eachPair(t.rows, t.columns, (r, c) => `var sum_${r}_${c} = vec4<f32>();`)}
 var peak = ${NOTHING};
 var total = 0.0;
-${t.keepQueries ? stageQueries(f, '0u', `${Math.ceil(shape.headDim / 4)}u`) : ''}
+${t.keptQuads ? stageQueries(t, '0u', 'quads') : ''}
 for (var tile = begin; tile < end; tile++) {
   let tile_key = tile * ${t.keys}u;
   for (var i = li; i < ${t.keys}u; i += ${lanes}u) {
@@ -111,91 +159,83 @@ for (var tile = begin; tile < end; tile++) {
   }
   workgroupBarrier();
 ${scores(f)}
-${softmax(f)}
-${addValues(f)}
+${softmax(t)}
+${addValues(t)}
 }
 ${finish(f)}`,
   };
 }
 
-const columnsOf = ({ shape, tiling }: FlashSource) =>
-  Math.max(1, Math.ceil(Math.ceil(shape.valueDim / 4) / tiling.columnLanes));
-
 /** Queries of the tile go by row, then by head. */
-const rowOf = (t: Tiling, query: string) => `(${query}) / ${t.headsAtOnce}u`;
-const headOf = (t: Tiling, query: string) => `(${query}) % ${t.headsAtOnce}u`;
-
-function stageQueries({ shape, tiling: t }: FlashSource, first: string, count: string): string {
-  const stride = odd(t.keepQueries ? Math.ceil(shape.headDim / 4) : t.chunk);
-  return `for (var i = li; i < ${t.queries}u * ${count}; i += ${lanesOf(t)}u) {
+function stageQueries(t: Tiling, first: string, count: string): string {
+  return `for (var i = li; i < ${queriesOf(t)}u * ${count}; i += ${lanesOf(t)}u) {
   let query = i / ${count};
-  let row = ${rowOf(t, 'query')};
-  let head = ${headOf(t, 'query')};
+  let d = ${first} + i % ${count};
+  let row = query / p.at_once;
+  let head = query % p.at_once;
   var v = vec4<f32>();
-  if (row < row_count && head < head_count) {
-    v = q_quad(((first_row + row) * ${shape.heads}u + first_head + head) * ${shape.headDim}u, ${first} + i % ${count});
+  if (row < row_count && head < head_count && d < quads) {
+    v = q_entries(((first_row + row) * p.heads + first_head + head) * p.dim, d);
   }
-  queries[query * ${stride}u + i % ${count}] = v;
+  queries[query * ${odd(t.keptQuads || t.chunk)}u + i % ${count}] = v;
 }`;
 }
 
 /** Products of the lane's queries and keys, then scores of the keys that are seen. */
 function scores(f: FlashSource): string {
-  const { shape, tiling: t } = f;
-  const quads = Math.ceil(shape.headDim / 4);
+  const { tiling: t } = f;
   const keys = t.keys / t.columnLanes;
   const stride = odd(t.chunk);
-  const count = quads % t.chunk === 0 ? `${t.chunk}u` : 'count';
-  const queryStride = odd(t.keepQueries ? quads : t.chunk);
+  const queryStride = odd(t.keptQuads || t.chunk);
+  const chunk = `${t.chunk}u`;
   return `
 ${eachPair(t.rows, keys, (r, k) => `var s_${r}_${k} = 0.0;`)}
-for (var base = 0u; base < ${quads}u; base += ${t.chunk}u) {
-  ${count === 'count' ? `let count = min(${t.chunk}u, ${quads}u - base);` : ''}
-  for (var i = li; i < ${t.keys}u * ${count}; i += ${lanesOf(t)}u) {
-    staged[i / ${count} * ${stride}u + i % ${count}] = key_quad(places[i / ${count}], base + i % ${count});
+for (var base = 0u; base < quads; base += ${chunk}) {
+  for (var i = li; i < ${t.keys * t.chunk}u; i += ${lanesOf(t)}u) {
+    let d = base + i % ${chunk};
+    var v = vec4<f32>();
+    if (d < quads) { v = key_quad(places[i / ${chunk}], d); }
+    staged[i / ${chunk} * ${stride}u + i % ${chunk}] = v;
   }
-  ${t.keepQueries ? '' : stageQueries(f, 'base', count)}
+  ${t.keptQuads ? '' : stageQueries(t, 'base', chunk)}
   workgroupBarrier();
-  for (var d = 0u; d < ${count}; d++) {
+  for (var d = 0u; d < ${chunk}; d++) {
     ${each(keys, (k) => `let key_${k} = staged[(lane_column + ${k * t.columnLanes}u) * ${stride}u + d];`)}
-    ${each(t.rows, (r) => `let query_${r} = queries[(lane_row + ${r}u) * ${queryStride}u + ${t.keepQueries ? 'base + d' : 'd'}];`)}
+    ${each(t.rows, (r) => `let query_${r} = queries[(lane_row + ${r}u) * ${queryStride}u + ${t.keptQuads ? 'base + d' : 'd'}];`)}
     ${eachPair(t.rows, keys, (r, k) => `s_${r}_${k} += dot(query_${r}, key_${k});`)}
   }
   workgroupBarrier();
 }
-${each(
+${eachPair(
   t.rows,
-  (r) => `{
-  let row = ${rowOf(t, `lane_row + ${r}u`)};
-  let head = first_head + ${headOf(t, `lane_row + ${r}u`)};
-  ${each(
-    keys,
-    (k) => `{
-    let key = tile_key + lane_column + ${k * t.columnLanes}u;
-    var s = s_${r}_${k} * p.scale;
-    ${f.softcap ? 's = p.cap * tanh_exact(s / p.cap);' : ''}
-    weights[(lane_row + ${r}u) * ${t.keys + 1}u + lane_column + ${k * t.columnLanes}u] = select(${NOTHING}, ${f.score}, key < end_key && ${f.visible});
-  }`,
-  )}
+  keys,
+  (r, k) => `{
+  let row = row_${r};
+  let head = first_head + head_${r};
+  let key = tile_key + lane_column + ${k * t.columnLanes}u;
+  var s = s_${r}_${k} * p.scale;
+  if (p.cap > 0.0) { s = p.cap * tanh_exact(s / p.cap); }
+  ${weight(t, `lane_row + ${r}u`, `lane_column + ${k * t.columnLanes}u`)} = select(${NOTHING}, ${f.score}, key < end_key && ${f.visible});
 }`,
 )}
 workgroupBarrier();`;
 }
 
 /** Scores become weights relative to the peak so far; `factors` say how much earlier ones shrink. */
-function softmax({ tiling: t }: FlashSource): string {
-  const at = `weights[soft_row * ${t.keys + 1}u + k]`;
-  const loop = `for (var k = soft_lane; k < ${t.keys}u; k += ${t.softmaxLanes}u)`;
+function softmax(t: Tiling): string {
+  const lanes = softmaxLanesOf(t);
+  const at = weight(t, 'soft_row', 'k');
+  const loop = `for (var k = soft_lane; k < ${t.keys}u; k += ${lanes}u)`;
   return `
 var higher = ${NOTHING};
 if (soft) {
   ${loop} { higher = max(higher, ${at}); }
-  shared_parts[li] = higher;
+  parts[li] = higher;
 }
 workgroupBarrier();
 if (soft) {
   higher = peak;
-  for (var i = 0u; i < ${t.softmaxLanes}u; i++) { higher = max(higher, shared_parts[soft_row * ${t.softmaxLanes}u + i]); }
+  for (var i = 0u; i < ${lanes}u; i++) { higher = max(higher, parts[soft_row * ${lanes}u + i]); }
   let fade = exp(peak - higher);
   total *= fade;
   peak = higher;
@@ -210,45 +250,38 @@ if (soft) {
 workgroupBarrier();`;
 }
 
-function addValues(f: FlashSource): string {
-  const { shape, tiling: t } = f;
-  const quads = Math.ceil(shape.valueDim / 4);
-  const columns = columnsOf(f);
-  const width = t.columnLanes / t.slices;
-  const column = (c: number) => `min(lane_column % ${width}u + ${c * t.columnLanes}u, ${quads - 1}u)`;
+function addValues(t: Tiling): string {
+  const width = columnWidthOf(t);
+  const padded = t.columns * width;
+  const column = (c: number) => `lane_column % ${width}u + ${c * width}u`;
   const add = (value: (c: number) => string, key: string) => `
-${each(columns, (c) => `let value_${c} = ${value(c)};`)}
+${each(t.columns, (c) => `let value_${c} = ${value(c)};`)}
 ${each(
   t.rows,
-  (r) => `{
-  let w = weights[(lane_row + ${r}u) * ${t.keys + 1}u + ${key}];
-  ${each(columns, (c) => `sum_${r}_${c} = fma(vec4<f32>(w), value_${c}, sum_${r}_${c});`)}
-}`,
+  (r) => `let w_${r} = ${weight(t, `lane_row + ${r}u`, key)};
+${each(t.columns, (c) => `sum_${r}_${c} = fma(vec4<f32>(w_${r}), value_${c}, sum_${r}_${c});`)}`,
 )}`;
-  const fade = each(
+  const begin = `${each(
     t.rows,
-    (r) => `{
-  let fade = factors[lane_row + ${r}u];
-  ${each(columns, (c) => `sum_${r}_${c} *= fade;`)}
-}`,
-  );
-  const first = `lane_column / ${width}u`;
+    (r) => `let fade_${r} = factors[lane_row + ${r}u];
+${each(t.columns, (c) => `sum_${r}_${c} *= fade_${r};`)}`,
+  )}
+let seen = min(${t.keys}u, end_key - tile_key);`;
   if (t.valueKeys === 0) {
-    return `${fade}
-let seen = min(${t.keys}u, end_key - tile_key);
-for (var k = ${first}; k < seen; k += ${t.slices}u) {${add((c) => `value_quad(places[k], ${column(c)})`, 'k')}
+    const read = (c: number) => `value_quad(places[k], min(${column(c)}, value_quads - 1u))`;
+    return `${begin}
+for (var k = lane_column / ${width}u; k < seen; k += ${t.slices}u) {${add(read, 'k')}
 }
 workgroupBarrier();`;
   }
-  return `${fade}
-let seen = min(${t.keys}u, end_key - tile_key);
+  return `${begin}
 for (var base = 0u; base < seen; base += ${t.valueKeys}u) {
-  for (var i = li; i < ${t.valueKeys * quads}u; i += ${lanesOf(t)}u) {
-    staged[i] = value_quad(places[min(base + i / ${quads}u, ${t.keys - 1}u)], i % ${quads}u);
+  for (var i = li; i < ${t.valueKeys * padded}u; i += ${lanesOf(t)}u) {
+    staged[i] = value_quad(places[min(base + i / ${padded}u, seen - 1u)], min(i % ${padded}u, value_quads - 1u));
   }
   workgroupBarrier();
   let count = min(${t.valueKeys}u, seen - base);
-  for (var k = ${first}; k < count; k += ${t.slices}u) {${add((c) => `staged[k * ${quads}u + ${column(c)}]`, 'base + k')}
+  for (var k = lane_column / ${width}u; k < count; k += ${t.slices}u) {${add((c) => `staged[k * ${padded}u + ${column(c)}]`, 'base + k')}
   }
   workgroupBarrier();
 }`;
@@ -256,65 +289,63 @@ for (var base = 0u; base < seen; base += ${t.valueKeys}u) {
 
 /** Sums of slices and lanes come together; whole results are divided and meet the sinks, partial ones carry both. */
 function finish(f: FlashSource): string {
-  const { shape, tiling: t } = f;
-  const quads = Math.ceil(shape.valueDim / 4);
-  const columns = columnsOf(f);
-  const width = t.columnLanes / t.slices;
-  const merge = (r: number) => `
-staged[li] = sum_${r}_0;
+  const { tiling: t } = f;
+  const width = columnWidthOf(t);
+  const softmaxLanes = softmaxLanesOf(t);
+  const whole = `if (p.with_sinks != 0u) {
+      let sink = sinks(first_head + min(li % p.at_once, head_count - 1u));
+      let higher = max(all, sink);
+      factor = exp(all - higher) / (sum * exp(all - higher) + exp(sink - higher));
+    } else {
+      factor = select(1.0 / sum, 0.0, sum == 0.0);
+    }`;
+  const place = (row: string, head: string) =>
+    `(((partial + ${row}) * p.heads + first_head + ${head}) * p.splits + wid.z) * (p.value_dim + 2u)`;
+  const merge = `
+${each(t.rows, (r) => `staged[${r * lanesOf(t)}u + li] = sum_${r}_0;`)}
 workgroupBarrier();
-if (lane_column < ${width}u) { ${each(t.slices - 1, (i) => `sum_${r}_0 += staged[li + ${(i + 1) * width}u];`)} }
-workgroupBarrier();`;
-  const sink = f.sinks
-    ? `let sink = sinks(first_head + min(${headOf(t, 'li')}, head_count - 1u));
-    let higher = max(all, sink);
-    factor = exp(all - higher) / (sum * exp(all - higher) + exp(sink - higher));`
-    : 'factor = 1.0 / sum;';
+if (lane_column < ${width}u) {
+  for (var i = 1u; i < ${t.slices}u; i++) {
+    ${each(t.rows, (r) => `sum_${r}_0 += staged[${r * lanesOf(t)}u + li + i * ${width}u];`)}
+  }
+}`;
   return `
 if (soft) {
-  shared_parts[li] = total;
+  parts[li] = total;
   if (soft_lane == 0u) { peaks[soft_row] = peak; }
 }
 workgroupBarrier();
-if (li < ${t.queries}u) {
+if (li < ${queriesOf(t)}u) {
   var sum = 0.0;
-  for (var i = 0u; i < ${t.softmaxLanes}u; i++) { sum += shared_parts[li * ${t.softmaxLanes}u + i]; }
+  for (var i = 0u; i < ${softmaxLanes}u; i++) { sum += parts[li * ${softmaxLanes}u + i]; }
   let all = peaks[li];
   var factor = 1.0;
   ${
     f.splits
       ? `if (p.splits > 1u) {
-    let row = ${rowOf(t, 'li')};
-    let head = ${headOf(t, 'li')};
+    let row = li / p.at_once;
+    let head = li % p.at_once;
     if (row < row_count && head < head_count) {
-      let at = (((tile_x + row) * ${shape.heads}u + first_head + head) * p.splits + wid.z) * ${shape.valueDim + 2}u;
-      set_out(at + ${shape.valueDim}u, all);
-      set_out(at + ${shape.valueDim + 1}u, sum);
+      let at = ${place('row', 'head')} + p.value_dim;
+      set_out(at, all);
+      set_out(at + 1u, sum);
     }
   } else {
-    ${sink}
+    ${whole}
   }`
-      : sink
+      : whole
   }
-  factors[li] = select(factor, 0.0, sum == 0.0${f.splits ? ' && p.splits == 1u' : ''});
+  factors[li] = factor;
 }
 workgroupBarrier();
-${t.slices > 1 ? each(t.rows, merge) : ''}
+${t.slices > 1 ? merge : ''}
 ${each(
   t.rows,
-  (r) => `{
-  let row = ${rowOf(t, `lane_row + ${r}u`)};
-  let head = ${headOf(t, `lane_row + ${r}u`)};
-  if (row < row_count && head < head_count && lane_column < ${Math.min(width, quads)}u) {
-    let factor = factors[lane_row + ${r}u];
-    ${
-      f.splits
-        ? `var at = ((first_row + row) * ${shape.heads}u + first_head + head) * ${shape.valueDim}u;
-    if (p.splits > 1u) { at = (((tile_x + row) * ${shape.heads}u + first_head + head) * p.splits + wid.z) * ${shape.valueDim + 2}u; }`
-        : `let at = ((first_row + row) * ${shape.heads}u + first_head + head) * ${shape.valueDim}u;`
-    }
-    ${each(columns, (c) => `if (lane_column + ${c * t.columnLanes}u < ${quads}u) { put(at, lane_column + ${c * t.columnLanes}u, sum_${r}_${c} * factor); }`)}
-  }
+  (r) => `if (row_${r} < row_count && head_${r} < head_count && lane_column < ${width}u) {
+  let factor = factors[lane_row + ${r}u];
+  var at = ((first_row + row_${r}) * p.heads + first_head + head_${r}) * p.value_dim;
+  ${f.splits ? `if (p.splits > 1u) { at = ${place(`row_${r}`, `head_${r}`)}; }` : ''}
+  ${each(t.columns, (c) => `put(at, lane_column + ${c * width}u, sum_${r}_${c} * factor);`)}
 }`,
 )}`;
 }

@@ -4,9 +4,9 @@ import { lazy, type OpHost } from '../host.ts';
 import { Kernel, type KernelSource } from '../kernel.ts';
 import { LANES } from '../wgsl.ts';
 import type { GpuKvCache } from './cache.ts';
-import { type FlashSource, flashSource, NOTHING } from './flash.ts';
+import { flashSource, NOTHING, number, putNumbers } from './flash.ts';
 import { Plans } from './plans.ts';
-import { decodeTiling, prefillTiling, type Tiling } from './tiling.ts';
+import { decodeTiling, prefillTiling, type Sharing, sharingOf, type Tiling } from './tiling.ts';
 
 /** Sequences with at most so many rows in a step go row by row, with their context split among workgroups. */
 const FEW_ROWS = 8;
@@ -14,19 +14,21 @@ const FEW_ROWS = 8;
 const BUSY = 1024;
 const MAX_SPLITS = 64;
 
-interface Plan {
-  readonly decode: Kernel;
-  readonly decodeTiling: Tiling;
-  readonly prefill: Kernel;
-  readonly prefillTiling: Tiling;
+interface Part {
+  readonly kernel: Kernel;
+  readonly tiling: Tiling;
+  readonly sharing: Sharing;
 }
 
-const number = (name: string) => [name, 'u32'] as const;
+interface Plan {
+  readonly decode: Part;
+  readonly prefill: Part;
+}
 
 /** A quad of a cache: four floats, or four halves in two words. */
-function cacheQuad(name: string, half: boolean, quads: number): string {
-  const at = `${name}(place * ${quads}u + d)`;
-  return `fn ${name === 'keys' ? 'key' : 'value'}_quad(place: u32, d: u32) -> vec4<f32> {
+function cacheQuad(name: 'key' | 'value', half: boolean): string {
+  const at = `${name}s(place * p.${name}_stride + d)`;
+  return `fn ${name}_quad(place: u32, d: u32) -> vec4<f32> {
   ${half ? `let w = ${at};\n  return vec4<f32>(unpack2x16float(w.x), unpack2x16float(w.y));` : `return ${at};`}
 }`;
 }
@@ -39,23 +41,23 @@ let rows = u32(seq_start(sequence + 1u)) - start;
 let own = wid.x % p.per;
 if (own >= rows || rows > ${FEW_ROWS}u) { return; }
 let row_count = 1u;
-let tile_x = wid.x;
+let partial = wid.x;
 `;
 
 /** Tiles of a sequence begin at number `start / tileRows + sequence`, which leaves room enough for all of them. */
-const locateTile = (t: Tiling) => `
-let number = nwg.x - 1u - wid.x;
+const LOCATE_TILE = `
+let tile_number = nwg.x - 1u - wid.x;
 var sequence = 0u;
 var beyond = p.sequences;
 while (beyond - sequence > 1u) {
   let middle = (sequence + beyond) / 2u;
-  if (u32(seq_start(middle)) / ${t.tileRows}u + middle <= number) { sequence = middle; } else { beyond = middle; }
+  if (u32(seq_start(middle)) / p.tile_rows + middle <= tile_number) { sequence = middle; } else { beyond = middle; }
 }
 let start = u32(seq_start(sequence));
 let rows = u32(seq_start(sequence + 1u)) - start;
-let own = (number - start / ${t.tileRows}u - sequence) * ${t.tileRows}u;
+let own = (tile_number - start / p.tile_rows - sequence) * p.tile_rows;
 if (own >= rows || rows <= ${FEW_ROWS}u) { return; }
-let row_count = min(${t.tileRows}u, rows - own);
+let row_count = min(p.tile_rows, rows - own);
 `;
 
 const LOCATE_KEYS = `
@@ -65,13 +67,10 @@ let end_key = position + row_count;
 let first_key = select(0u, position + 1u - p.window, position + 1u > p.window);
 `;
 
-function sourceOf(options: AttentionOptions, cache: GpuKvCache, tiling: Tiling, decode: boolean): KernelSource {
-  const { kvHeads, softcap, sinks } = options;
-  const { blockSize, half, keyQuads, valueQuads } = cache;
+function sourceOf(half: boolean, tiling: Tiling, decode: boolean): KernelSource {
   const element = half ? 'vec2<u32>' : 'vec4<f32>';
-  const source: FlashSource = {
+  return flashSource({
     label: `attention ${decode ? 'decode' : 'prefill'}`,
-    shape: options,
     tiling,
     reads: [
       ['keys', element],
@@ -80,17 +79,16 @@ function sourceOf(options: AttentionOptions, cache: GpuKvCache, tiling: Tiling, 
       ['kv_len', 'i32'],
       ['block_table', 'i32'],
     ],
-    numbers: [number('window'), number('blocks'), number(decode ? 'per' : 'sequences')],
-    declarations: `${cacheQuad('keys', half, keyQuads)}\n${cacheQuad('values', half, valueQuads)}`,
-    locate: `${decode ? LOCATE_ROW : locateTile(tiling)}${LOCATE_KEYS}`,
-    place: `(u32(block_table(sequence * p.blocks + key / ${blockSize}u)) * ${kvHeads}u + kv) * ${blockSize}u + key % ${blockSize}u`,
+    numbers: ['kv_heads', 'block', 'key_stride', 'value_stride', 'window', 'blocks', decode ? 'per' : 'sequences'].map(
+      number,
+    ),
+    declarations: `${cacheQuad('key', half)}\n${cacheQuad('value', half)}`,
+    locate: `${decode ? LOCATE_ROW : LOCATE_TILE}${LOCATE_KEYS}`,
+    place: '(u32(block_table(sequence * p.blocks + key / p.block)) * p.kv_heads + kv) * p.block + key % p.block',
     visible: 'key <= position + row && key + p.window > position + row',
     score: 's',
-    softcap: softcap !== undefined,
-    sinks: sinks !== undefined,
     splits: decode,
-  };
-  return flashSource(source);
+  });
 }
 
 /** Joins the partial results of the workgroups that shared a row's context: sums, then their peak and their total. */
@@ -130,37 +128,41 @@ for (var d = li; d < p.dim; d += ${LANES}u) {
 
 export function pagedOps(host: OpHost): Pick<OptionalOps, 'attention'> {
   const { recorder } = host;
-  const plans = new Plans<AttentionOptions, Plan>(
-    ({ heads, kvHeads, headDim, valueDim, softcap, sinks }) =>
-      [heads, kvHeads, headDim, valueDim, softcap !== undefined, sinks !== undefined].join(),
-    (options, cache) => {
-      const { facts } = host.gpu;
-      const [few, many] = [decodeTiling(facts, options), prefillTiling(facts, options)];
-      const kernel = (tiling: Tiling, decode: boolean) =>
-        new Kernel(host.gpu, sourceOf(options, cache as GpuKvCache, tiling, decode));
-      return {
-        ...{ decode: kernel(few, true), decodeTiling: few },
-        ...{ prefill: kernel(many, false), prefillTiling: many },
-      };
-    },
-  );
+  const { facts } = host.gpu;
+  const made = new Map<string, Kernel>();
+  const partOf = (half: boolean, tiling: Tiling, decode: boolean, options: AttentionOptions): Part => {
+    const key = JSON.stringify([half, decode, tiling]);
+    let kernel = made.get(key);
+    if (kernel === undefined) {
+      kernel = new Kernel(host.gpu, sourceOf(half, tiling, decode));
+      made.set(key, kernel);
+    }
+    return { kernel, tiling, sharing: sharingOf(tiling, options) };
+  };
+  const plans = new Plans<AttentionOptions, Plan>((options, half) => ({
+    decode: partOf(half === 1, decodeTiling(facts, options), true, options),
+    prefill: partOf(half === 1, prefillTiling(facts, options), false, options),
+  }));
   const combine = lazy(host, () => combineSource(false));
   const combineSinks = lazy(host, () => combineSource(true));
 
-  function bindAll(kernel: Kernel, out: Tensor, q: Tensor, cache: GpuKvCache, batch: Batch, o: AttentionOptions): void {
+  function start(part: Part, out: Tensor, q: Tensor, cache: GpuKvCache, batch: Batch, o: AttentionOptions): void {
     recorder
-      .start(kernel)
+      .start(part.kernel)
       .bind(q)
+      .bind(o.sinks ?? q)
       .bindStorage(cache.keys)
       .bindStorage(cache.values)
       .bind(batch.seqStart)
       .bind(batch.kvLen)
-      .bind(batch.blockTable);
-    if (o.sinks) recorder.bind(o.sinks);
+      .bind(batch.blockTable)
+      .bind(out);
+    putNumbers(recorder, o, part.sharing);
     recorder
-      .bind(out)
-      .f(o.scale)
-      .f(o.softcap ?? 0)
+      .u(o.kvHeads)
+      .u(cache.blockSize)
+      .u(cache.keyQuads)
+      .u(cache.valueQuads)
       .u(o.window ?? 2 ** 31)
       .u(batch.blocksPerSequence);
   }
@@ -168,7 +170,7 @@ export function pagedOps(host: OpHost): Pick<OptionalOps, 'attention'> {
   return {
     attention(out, q, anyCache, batch, options) {
       const cache = anyCache as GpuKvCache;
-      const plan = plans.of(options, cache);
+      const plan = plans.of(options, cache.half ? 1 : 0);
       const { seqStart, kvLen } = batch.host;
       const { heads, kvHeads, valueDim, window = Infinity } = options;
       let per = 0;
@@ -183,12 +185,12 @@ export function pagedOps(host: OpHost): Pick<OptionalOps, 'attention'> {
         }
       }
       if (per > 0) {
-        const t = plan.decodeTiling;
+        const { tiling, sharing } = plan.decode;
         const places = batch.sequences * per;
-        const groups = kvHeads * t.headRuns;
-        const splits = splitsOf(Math.ceil(Math.min(longest, window) / t.keys), places * groups);
+        const groups = kvHeads * sharing.runs;
+        const splits = splitsOf(Math.ceil(Math.min(longest, window) / tiling.keys), places * groups);
         const target = splits > 1 ? host.scratch(places * heads * splits, valueDim + 2) : out;
-        bindAll(plan.decode, target, q, cache, batch, options);
+        start(plan.decode, target, q, cache, batch, options);
         recorder.u(per).u(splits).dispatch(places, groups, splits);
         if (splits > 1) {
           const kernel = options.sinks ? combineSinks() : combine();
@@ -205,11 +207,9 @@ export function pagedOps(host: OpHost): Pick<OptionalOps, 'attention'> {
         }
       }
       if (many) {
-        const t = plan.prefillTiling;
-        bindAll(plan.prefill, out, q, cache, batch, options);
-        recorder
-          .u(batch.sequences)
-          .dispatch(Math.floor(batch.rows / t.tileRows) + batch.sequences, kvHeads * t.headRuns);
+        const { tileRows, runs } = plan.prefill.sharing;
+        start(plan.prefill, out, q, cache, batch, options);
+        recorder.u(batch.sequences).dispatch(Math.floor(batch.rows / tileRows) + batch.sequences, kvHeads * runs);
         recorder.heavy();
       }
     },

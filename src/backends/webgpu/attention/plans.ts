@@ -1,43 +1,26 @@
-import type { GpuKvCache } from './cache.ts';
-
 /**
- * Kernels by an options object, which is made once at build, and the kind of cache; layers with the same text share
- * them. The lookup of a step makes no strings.
+ * What options objects need, by the object, which is made once at build. Plans of equal text share their kernels; the
+ * lookup of a step makes no strings.
  */
 export class Plans<O extends object, P> {
-  readonly #keyOf: (options: O, cache: GpuKvCache | undefined) => string;
-  readonly #make: (options: O, cache: GpuKvCache | undefined) => P;
-  readonly #byKey = new Map<string, P>();
+  readonly #make: (options: O, kind: number) => P;
   readonly #byOptions = new WeakMap<O, Map<number, P>>();
 
-  constructor(
-    keyOf: (options: O, cache: GpuKvCache | undefined) => string,
-    make: (options: O, cache: GpuKvCache | undefined) => P,
-  ) {
-    this.#keyOf = keyOf;
+  constructor(make: (options: O, kind: number) => P) {
     this.#make = make;
   }
 
-  of(options: O, cache?: GpuKvCache, variant = 0): P {
+  /** `kind` tells plans of the same options apart. */
+  of(options: O, kind: number): P {
     let kinds = this.#byOptions.get(options);
     if (kinds === undefined) {
       kinds = new Map();
       this.#byOptions.set(options, kinds);
     }
-    const kind = cache === undefined ? variant : cache.kind;
     let plan = kinds.get(kind);
     if (plan === undefined) {
-      plan = this.#shared(`${this.#keyOf(options, cache)} ${kind}`, options, cache);
+      plan = this.#make(options, kind);
       kinds.set(kind, plan);
-    }
-    return plan;
-  }
-
-  #shared(key: string, options: O, cache: GpuKvCache | undefined): P {
-    let plan = this.#byKey.get(key);
-    if (plan === undefined) {
-      plan = this.#make(options, cache);
-      this.#byKey.set(key, plan);
     }
     return plan;
   }

@@ -5,41 +5,67 @@ import { pairGap, pairStep } from '../ops/normalize.ts';
 import { reduction } from '../reduction.ts';
 import { CONVERSIONS, LANES } from '../wgsl.ts';
 import type { GpuKvCache } from './cache.ts';
+import { number } from './flash.ts';
 import { Plans } from './plans.ts';
 
-/** Which heads of a row a kernel takes. One takes all, except where that needs more bindings than the device has. */
-type Part = 'all' | 'queries' | 'cached';
-
-interface StoreKernel {
-  readonly part: Part;
-  readonly kernel: Kernel;
+/** What a kernel of the family has. */
+interface Traits {
+  /** Takes the heads of queries, of keys and values. */
+  readonly queries: boolean;
+  readonly cached: boolean;
+  readonly ownValues: boolean;
+  readonly half: boolean;
+  /** Norms have biases. */
+  readonly biased: boolean;
+  /** Room for a head in workgroup memory. */
+  readonly size: number;
 }
 
-/** Norm of the head in workgroup memory, every group of it on its own. */
-function normCode(name: string, headDim: number, norm: NormOptions, sum: (value: string) => string): string {
-  const n = headDim / (norm.groups ?? 1);
-  const loop = (body: string) => `for (var i = li; i < ${n}u; i += ${LANES}u) { ${body} }`;
-  const centered = norm.kind === 'layer' || norm.kind === 'group';
-  return `
-for (var at = 0u; at < ${headDim}u; at += ${n}u) {
+interface Part {
+  readonly kernel: Kernel;
+  readonly traits: Traits;
+}
+
+const NORM_NUMBERS: KernelSource['numbers'] = ['q', 'k'].flatMap((name): KernelSource['numbers'] => [
+  [`${name}_part`, 'u32'],
+  [`${name}_centered`, 'u32'],
+  [`${name}_weighted`, 'u32'],
+  [`${name}_biased`, 'u32'],
+  [`${name}_divisor`, 'f32'],
+  [`${name}_eps`, 'f32'],
+  [`${name}_one`, 'f32'],
+]);
+
+/** Every part of the head in workgroup memory is normed on its own; `q` or `k` numbers by `is_query`. */
+function normCode(
+  host: OpHost,
+  traits: Traits,
+): { readonly source: ReturnType<typeof reduction>; readonly code: string } {
+  const source = reduction(host.gpu.facts, LANES);
+  const loop = (body: string) => `for (var i = li; i < part; i += ${LANES}u) { ${body} }`;
+  const pick = (name: string) => `select(p.k_${name}, p.q_${name}, is_query)`;
+  const parameter = (name: string) => {
+    const read = (x: string) => `${x}_${name}(at + i)`;
+    if (!traits.cached) return read('q');
+    return traits.queries ? `select(${read('k')}, ${read('q')}, is_query)` : read('k');
+  };
+  const code = `
+for (var at = 0u; at < p.head_dim; at += part) {
   var mean = 0.0;
-  ${
-    centered
-      ? `var total = 0.0;
-  ${loop('total += head[at + i];')}
-  mean = ${sum('total')} / ${n}.0;`
-      : ''
+  if (${pick('centered')} != 0u) {
+    var total = 0.0;
+    ${loop('total += head[at + i];')}
+    mean = ${source.sum('total')} / f32(part);
   }
   var power = 0.0;
   ${loop('let v = head[at + i] - mean; power = fma(v, v, power);')}
-  let scale = 1.0 / sqrt(${sum('power')} / ${norm.kind === 'l2' ? 1 : n}.0 + p.${name}_eps);
-  ${loop(
-    `head[at + i] = (head[at + i] - mean) * scale ${
-      norm.weight ? `* (${name}_weight(at + i) + ${norm.plusOne ? '1.0' : '0.0'})` : ''
-    } ${norm.bias ? `+ ${name}_bias(at + i)` : ''};`,
-  )}
-}
-workgroupBarrier();`;
+  let scale = 1.0 / sqrt(${source.sum('power')} / ${pick('divisor')} + ${pick('eps')});
+  ${loop(`var v = (head[at + i] - mean) * scale;
+    if (${pick('weighted')} != 0u) { v *= ${parameter('weight')} + ${pick('one')}; }
+    ${traits.biased ? `if (${pick('biased')} != 0u) { v += ${parameter('bias')}; }` : ''}
+    head[at + i] = v;`)}
+}`;
+  return { source, code };
 }
 
 const ROPE = `
@@ -51,168 +77,170 @@ for (var i = li; i < p.half; i += ${LANES}u) {
   let b = head[first + p.gap];
   head[first] = a * cosine - b * sine;
   head[first + p.gap] = b * cosine + a * sine;
-}
-workgroupBarrier();`;
+}`;
 
-/** A head of the cache, by words. */
-const cacheCode = (name: string, dim: number, half: boolean, quads: number) =>
+/** The head as a row of the cache, `quads` long. */
+const cacheCode = (name: string, dim: string, half: boolean) =>
   half
-    ? `for (var i = li; i < ${Math.ceil(dim / 2)}u; i += ${LANES}u) {
+    ? `for (var i = li; i < (${dim} + 1u) / 2u; i += ${LANES}u) {
   let low = float_to_half(head[2u * i]);
   let high = float_to_half(head[2u * i + 1u]);
-  set_${name}(place * ${2 * quads}u + i, low | (high << 16u));
+  set_${name}(place * 2u * p.${name}_quads + i, low | (high << 16u));
 }`
-    : `for (var i = li; i < ${dim}u; i += ${LANES}u) { set_${name}(place * ${4 * quads}u + i, bitcast<u32>(head[i])); }`;
-
-function normOperands(name: string, norm: NormOptions | undefined): [string, 'f32'][] {
-  const found: [string, 'f32'][] = [];
-  if (norm?.weight) found.push([`${name}_weight`, 'f32']);
-  if (norm?.bias) found.push([`${name}_bias`, 'f32']);
-  return found;
-}
+    : `for (var i = li; i < ${dim}; i += ${LANES}u) { set_${name}(place * 4u * p.${name}_quads + i, bitcast<u32>(head[i])); }`;
 
 /** One workgroup for every head of every row: it is normed and rotated in workgroup memory, then stored. */
-function storeSource(host: OpHost, options: QkvOptions, cache: GpuKvCache, part: Part): KernelSource {
-  const { heads, kvHeads, headDim, valueDim, rope, qNorm, kNorm, normAfterRope } = options;
-  const { half, blockSize, spec, keyQuads, valueQuads } = cache;
-  const { declarations, extensions, sum } = reduction(host.gpu.facts, LANES);
-  const queries = part !== 'cached' && heads > 0;
-  const cached = part !== 'queries';
-  const normed = (queries && qNorm) || (cached && kNorm);
-  const rotated = rope !== undefined && rope.rotaryDim > 0;
-  const prepare = (name: string, norm: NormOptions | undefined) => {
-    const code = norm ? normCode(name, headDim, norm, sum) : '';
-    const turn = rotated ? ROPE : '';
-    return normAfterRope ? turn + code : code + turn;
-  };
-  const ownValues = cached && !spec.valuesInKeys;
-  const size = Math.max(headDim, valueDim);
+function storeSource(host: OpHost, traits: Traits): KernelSource {
+  const { queries, cached, ownValues, half, biased, size } = traits;
+  const norm = normCode(host, traits);
+  const parameters = (name: string) => [`${name}_weight`, ...(biased ? [`${name}_bias`] : [])];
+  const reads = ['qkv', 'table', ...(queries ? parameters('q') : []), ...(cached ? parameters('k') : [])];
   return {
-    label: `store ${part}`,
-    reads: [
-      ['qkv', 'f32'],
-      ...(rotated ? ([['table', 'f32']] as const) : []),
-      ...(queries ? normOperands('q', qNorm) : []),
-      ...(cached ? normOperands('k', kNorm) : []),
-      ...(cached ? ([['slots', 'i32']] as const) : []),
-    ],
+    label: 'store',
+    reads: [...reads.map((name) => [name, 'f32'] as const), ...(cached ? ([['slots', 'i32']] as const) : [])],
     writes: [
       ...(queries ? ([['q', 'f32']] as const) : []),
       ...(cached ? ([['keys', 'u32']] as const) : []),
       ...(ownValues ? ([['values', 'u32']] as const) : []),
     ],
     numbers: [
-      ['n', 'u32'],
-      ['first', 'u32'],
-      ['count', 'u32'],
-      ['width', 'u32'],
-      ['half', 'u32'],
-      ['step', 'u32'],
-      ['gap', 'u32'],
-      ['q_eps', 'f32'],
-      ['k_eps', 'f32'],
+      ...['n', 'first', 'count', 'width', 'heads', 'kv_heads', 'head_dim', 'value_dim', 'block'].map(number),
+      ...['keys_quads', 'values_quads', 'half', 'step', 'gap', 'norm_last'].map(number),
+      ...NORM_NUMBERS,
     ],
     workgroup: [LANES, 1, 1],
-    extensions: normed ? extensions : [],
-    declarations: `${normed ? declarations : ''}${half && cached ? CONVERSIONS : ''}
+    extensions: norm.source.extensions,
+    declarations: `${norm.source.declarations}${half ? CONVERSIONS : ''}
 var<workgroup> head: array<f32, ${size + 1}>;`,
     body: `
 let item = wid.y * nwg.x + wid.x;
 if (item >= p.n) { return; }
 let row = item / p.count;
-let number = p.first + item % p.count;
-let is_value = number >= ${heads + kvHeads}u;
-let size = select(${headDim}u, ${valueDim}u, is_value);
-let start = row * p.width + select(number * ${headDim}u, ${(heads + kvHeads) * headDim}u + (number - ${heads + kvHeads}u) * ${valueDim}u, is_value);
+let own = p.first + item % p.count;
+let projected = p.heads + p.kv_heads;
+let is_query = own < p.heads;
+let is_value = own >= projected;
+let size = select(p.head_dim, p.value_dim, is_value);
+let start = row * p.width + select(own * p.head_dim, projected * p.head_dim + (own - projected) * p.value_dim, is_value);
 for (var i = li; i <= size; i += ${LANES}u) { head[i] = select(0.0, qkv(start + i), i < size); }
 workgroupBarrier();
+if (!is_value) {
+  let part = select(p.k_part, p.q_part, is_query);
+  for (var turn = 0u; turn < 2u; turn++) {
+    if (turn == p.norm_last) {
+      if (part > 0u) {${norm.code}
+      }
+    } else {${ROPE}
+    }
+    workgroupBarrier();
+  }
+}
 ${
   queries
-    ? `if (number < ${heads}u) {
-${prepare('q', qNorm)}
-for (var i = li; i < ${headDim}u; i += ${LANES}u) { set_q((row * ${heads}u + number) * ${headDim}u + i, head[i]); }
-return;
+    ? `if (is_query) {
+  for (var i = li; i < p.head_dim; i += ${LANES}u) { set_q((row * p.heads + own) * p.head_dim + i, head[i]); }
+  return;
 }`
     : ''
 }
 ${
   cached
     ? `let slot = u32(slots(row));
-let kv = (number - ${heads}u) % ${kvHeads}u;
-let place = (slot / ${blockSize}u * ${kvHeads}u + kv) * ${blockSize}u + slot % ${blockSize}u;
+let place = (slot / p.block * p.kv_heads + (own - p.heads) % p.kv_heads) * p.block + slot % p.block;
 if (!is_value) {
-${prepare('k', kNorm)}
-${cacheCode('keys', headDim, half, keyQuads)}
-return;
+${cacheCode('keys', 'p.head_dim', half)}
+  return;
 }
-${ownValues ? cacheCode('values', valueDim, half, valueQuads) : ''}`
+${ownValues ? cacheCode('values', 'p.value_dim', half) : ''}`
     : ''
 }`,
   };
 }
 
-/** What the kernel's text depends on. */
-function keyOf(o: QkvOptions): string {
-  const norm = (n: NormOptions | undefined) =>
-    n && [n.kind, n.groups ?? 1, n.weight !== undefined, n.bias !== undefined, n.plusOne === true];
-  return JSON.stringify([
-    ...[o.heads, o.kvHeads, o.headDim, o.valueDim, o.rope !== undefined && o.rope.rotaryDim > 0],
-    ...[norm(o.qNorm), norm(o.kNorm), o.normAfterRope === true],
-  ]);
-}
+const operandsOf = ({ queries, cached, ownValues, biased }: Traits) =>
+  2 + (queries ? 2 : 0) + (cached ? 3 : 0) + (ownValues ? 1 : 0) + (biased ? Number(queries) + Number(cached) : 0);
 
 export function storeOps(host: OpHost): Pick<OptionalOps, 'qkvStore'> {
-  const { recorder } = host;
-  function make(options: QkvOptions, cache: GpuKvCache): readonly StoreKernel[] {
-    const whole = storeSource(host, options, cache, 'all');
-    const fits = whole.reads.length + whole.writes.length <= host.gpu.facts.maxBindings;
-    const parts: readonly Part[] = fits ? ['all'] : ['queries', 'cached'];
-    return parts.map((part) => ({ part, kernel: new Kernel(host.gpu, storeSource(host, options, cache, part)) }));
-  }
+  const { recorder, gpu } = host;
+  const made = new Map<string, Kernel>();
+  const partOf = (traits: Traits): Part => {
+    const key = JSON.stringify(traits);
+    const kernel = made.get(key) ?? new Kernel(gpu, storeSource(host, traits));
+    made.set(key, kernel);
+    return { kernel, traits };
+  };
+  const plans = new Plans<QkvOptions, readonly Part[]>((o, kind) => {
+    const most = Math.max(o.headDim, o.valueDim);
+    const whole: Traits = {
+      queries: o.heads > 0,
+      cached: true,
+      ownValues: (kind & 1) === 0,
+      half: (kind & 2) !== 0,
+      biased: (o.qNorm?.bias ?? o.kNorm?.bias) !== undefined,
+      size: most <= 256 ? 256 : Math.ceil(most / 256) * 256,
+    };
+    if (operandsOf(whole) <= gpu.facts.maxBindings || !whole.queries) return [partOf(whole)];
+    // Queries on their own, for devices with few bindings.
+    return [partOf({ ...whole, cached: false, ownValues: false }), partOf({ ...whole, queries: false })];
+  });
 
-  const plans = new Plans<QkvOptions, readonly StoreKernel[]>(keyOf, (options, cache) =>
-    make(options, cache as GpuKvCache),
-  );
-
-  const bindNorm = (norm: NormOptions | undefined) => {
-    if (norm?.weight) recorder.bind(norm.weight);
-    if (norm?.bias) recorder.bind(norm.bias);
+  const putNorm = (norm: NormOptions | undefined, headDim: number) => {
+    const part = norm ? headDim / (norm.groups ?? 1) : 0;
+    recorder
+      .u(part)
+      .u(norm?.kind === 'layer' || norm?.kind === 'group' ? 1 : 0)
+      .u(norm?.weight ? 1 : 0)
+      .u(norm?.bias ? 1 : 0)
+      .f(norm?.kind === 'l2' ? 1 : part)
+      .f(norm?.eps ?? 0)
+      .f(norm?.plusOne ? 1 : 0);
   };
 
   return {
     qkvStore(q, qkv, cosSin, anyCache, batch, options) {
       const cache = anyCache as GpuKvCache;
-      const { heads, kvHeads, rope, qNorm, kNorm } = options;
-      const plan = plans.of(options, cache);
-      const ownValues = cache.values !== cache.keys;
+      const { heads, kvHeads, headDim, valueDim, rope, qNorm, kNorm, normAfterRope } = options;
+      const plan = plans.of(options, (cache.half ? 2 : 0) + (cache.values === cache.keys ? 1 : 0));
       for (let i = 0; i < plan.length; i++) {
-        const { part, kernel } = plan[i] as StoreKernel;
-        const queries = part !== 'cached' && heads > 0;
-        const cached = part !== 'queries';
-        const first = part === 'cached' ? heads : 0;
-        const end = part === 'queries' ? heads : heads + kvHeads * (ownValues ? 2 : 1);
-        const count = end - first;
-        recorder.start(kernel).bind(qkv);
-        if (rope && rope.rotaryDim > 0 && cosSin) recorder.bind(cosSin);
-        if (queries) bindNorm(qNorm);
-        if (cached) {
-          bindNorm(kNorm);
+        const { kernel, traits } = plan[i] as Part;
+        const first = traits.queries ? 0 : heads;
+        const end = traits.cached ? heads + kvHeads * (traits.ownValues ? 2 : 1) : heads;
+        // An operand that these options lack is bound all the same, to something that is not read.
+        recorder
+          .start(kernel)
+          .bind(qkv)
+          .bind(cosSin ?? qkv);
+        if (traits.queries) {
+          recorder.bind(qNorm?.weight ?? qkv);
+          if (traits.biased) recorder.bind(qNorm?.bias ?? qkv);
+        }
+        if (traits.cached) {
+          recorder.bind(kNorm?.weight ?? qkv);
+          if (traits.biased) recorder.bind(kNorm?.bias ?? qkv);
           recorder.bind(batch.slots);
         }
-        if (queries) recorder.bind(q);
-        if (cached) recorder.bindStorage(cache.keys);
-        if (cached && ownValues) recorder.bindStorage(cache.values);
+        if (traits.queries) recorder.bind(q);
+        if (traits.cached) recorder.bindStorage(cache.keys);
+        if (traits.ownValues) recorder.bindStorage(cache.values);
         recorder
-          .u(batch.rows * count)
+          .u(batch.rows * (end - first))
           .u(first)
-          .u(count)
+          .u(end - first)
           .u(qkv.width)
+          .u(heads)
+          .u(kvHeads)
+          .u(headDim)
+          .u(valueDim)
+          .u(cache.blockSize)
+          .u(cache.keyQuads)
+          .u(cache.valueQuads)
           .u(rope ? rope.rotaryDim / 2 : 0)
           .u(rope ? pairStep(rope) : 0)
           .u(rope ? pairGap(rope) : 0)
-          .f(qNorm?.eps ?? 0)
-          .f(kNorm?.eps ?? 0)
-          .dispatchGroups(batch.rows * count);
+          .u(normAfterRope ? 1 : 0);
+        putNorm(qNorm, headDim);
+        putNorm(kNorm, headDim);
+        recorder.dispatchGroups(batch.rows * (end - first));
       }
     },
   };

@@ -8,105 +8,115 @@ export interface HeadShape {
   readonly valueDim: number;
 }
 
+/** What is fixed in a kernel's text. Models with other heads share a kernel wherever these numbers agree. */
 export interface Tiling {
   /** Lanes along the queries, and along keys or value columns. */
   readonly rowLanes: number;
   readonly columnLanes: number;
   /** Queries of one lane. */
   readonly rows: number;
-  /** Queries, keys of a tile. */
-  readonly queries: number;
+  /** Keys of a tile. */
   readonly keys: number;
-  /** Query heads of one key head that a tile takes at once, and how many such runs there are. */
-  readonly headsAtOnce: number;
-  readonly headRuns: number;
-  /** Query rows of a tile. */
-  readonly tileRows: number;
-  /** Quads of the head in workgroup memory at a time. */
+  /** Quads of a head that are in workgroup memory at a time. */
   readonly chunk: number;
-  /** Queries stay in workgroup memory instead of being read again for every tile of keys. */
-  readonly keepQueries: boolean;
-  /** Values go through workgroup memory, this many keys at a time; 0: each lane reads its own. */
-  readonly valueKeys: number;
+  /** Room for whole queries in workgroup memory, in quads; 0: they are read again, chunk by chunk, for every tile. */
+  readonly keptQuads: number;
+  /** Value quads of one lane. */
+  readonly columns: number;
   /** Parts of the keys that lanes of one column sum on their own. */
   readonly slices: number;
-  /** Lanes that share the softmax of a query. */
-  readonly softmaxLanes: number;
-  /** Quads of the buffer that keys and values pass through. */
-  readonly staged: number;
+  /** Values go through workgroup memory, this many keys at a time; 0: each lane reads its own. */
+  readonly valueKeys: number;
+}
+
+/** How the query heads of a key head are dealt to tiles. */
+export interface Sharing {
+  /** Heads that a tile takes at once, and how many such runs there are. */
+  readonly headsAtOnce: number;
+  readonly runs: number;
+  /** Rows of a tile. */
+  readonly tileRows: number;
 }
 
 export const lanesOf = (t: Tiling) => t.rowLanes * t.columnLanes;
+export const queriesOf = (t: Tiling) => t.rowLanes * t.rows;
+/** Lanes that share the softmax of a query. */
+export const softmaxLanesOf = (t: Tiling) => Math.min(8, Math.floor(lanesOf(t) / queriesOf(t)));
+/** Lanes next to each other that hold all columns of the values. */
+export const columnWidthOf = (t: Tiling) => t.columnLanes / t.slices;
 /** Distance of rows in workgroup memory, odd so that neighbours lie in different banks. */
 export const odd = (n: number) => n | 1;
 
+/** Quads of the buffer that keys, values and the sums of slices pass through. */
+export function stagedQuads(t: Tiling): number {
+  const values = t.valueKeys * t.columns * columnWidthOf(t);
+  return Math.max(t.keys * odd(t.chunk), values, t.slices > 1 ? t.rows * lanesOf(t) : 0);
+}
+
+/** Quads of queries in workgroup memory. */
+export const queryQuads = (t: Tiling) => queriesOf(t) * odd(t.keptQuads || t.chunk);
+
+function bytesOf(t: Tiling): number {
+  const queries = queriesOf(t);
+  const words = queries * (t.keys + 1) + queries * softmaxLanesOf(t) + 2 * queries + t.keys;
+  return 16 * (queryQuads(t) + stagedQuads(t)) + 4 * words;
+}
+
+export function sharingOf(t: Tiling, { heads, kvHeads }: HeadShape): Sharing {
+  const group = heads / kvHeads;
+  const runs = Math.ceil(group / queriesOf(t));
+  const headsAtOnce = Math.ceil(group / runs);
+  return { runs, headsAtOnce, tileRows: Math.floor(queriesOf(t) / headsAtOnce) };
+}
+
 const powerAbove = (n: number) => 2 ** Math.ceil(Math.log2(Math.max(1, n)));
-
-function bytesOf(t: Tiling, headDim: number): number {
-  const queryQuads = t.queries * odd(t.keepQueries ? Math.ceil(headDim / 4) : t.chunk);
-  const scores = t.queries * (t.keys + 1);
-  const small = t.queries * t.softmaxLanes + 2 * t.queries + t.keys;
-  return 16 * (queryQuads + t.staged) + 4 * (scores + small);
-}
-
-/** A divisor of the head where there is one of a good size, so that no chunk is cut short. */
-function chunkOf(quads: number, most: number): number {
-  for (let n = Math.min(most, quads); 2 * n > most; n--) if (quads % n === 0) return n;
-  return Math.min(most, quads);
-}
-
-function complete(
-  shape: HeadShape,
-  rowLanes: number,
-  columnLanes: number,
-  rows: number,
-  most: { readonly chunk: number; readonly valueKeys: number; readonly keep: boolean },
-): Tiling {
-  const group = shape.heads / shape.kvHeads;
-  const valueQuads = Math.ceil(shape.valueDim / 4);
-  const queries = rowLanes * rows;
-  const keys = Math.max(columnLanes, 32);
-  const headRuns = Math.ceil(group / queries);
-  const headsAtOnce = Math.ceil(group / headRuns);
-  const chunk = chunkOf(Math.ceil(shape.headDim / 4), most.chunk);
-  const staged = Math.max(keys * odd(chunk), most.valueKeys * valueQuads, rowLanes * columnLanes);
-  return {
-    ...{ rowLanes, columnLanes, rows, queries, keys, headsAtOnce, headRuns, chunk, staged },
-    tileRows: Math.floor(queries / headsAtOnce),
-    keepQueries: most.keep,
-    valueKeys: most.valueKeys > 0 ? Math.min(keys, Math.floor(staged / valueQuads)) : 0,
-    slices: Math.max(1, Math.floor(columnLanes / powerAbove(valueQuads))),
-    softmaxLanes: Math.min(8, Math.floor((rowLanes * columnLanes) / queries)),
-  };
-}
 
 /** One row of a sequence and all heads of a key head: every lane takes one key, then columns of the values. */
 export function decodeTiling(facts: DeviceFacts, shape: HeadShape): Tiling {
-  const group = shape.heads / shape.kvHeads;
-  for (let most = 8; ; most = Math.ceil(most / 2)) {
-    const rows = Math.ceil(group / Math.ceil(group / most));
+  const quads = Math.ceil(shape.headDim / 4);
+  const valueQuads = Math.ceil(shape.valueDim / 4);
+  const columnLanes = 64;
+  const fixed = {
+    ...{ rowLanes: 1, columnLanes, keys: columnLanes, valueKeys: 0 },
+    columns: Math.ceil(valueQuads / columnLanes),
+    slices: Math.min(4, Math.max(1, columnLanes / powerAbove(valueQuads))),
+  };
+  const keptQuads = quads <= 32 ? 32 : quads <= 64 ? 64 : Math.ceil(quads / 16) * 16;
+  for (let rows = Math.min(8, powerAbove(shape.heads / shape.kvHeads)); rows >= 1; rows /= 2) {
     for (const chunk of [8, 4]) {
-      const t = complete(shape, 1, 64, rows, { chunk, valueKeys: 0, keep: true });
-      if (bytesOf(t, shape.headDim) <= facts.sharedBytes) return t;
+      const t: Tiling = { ...fixed, rows, chunk, keptQuads };
+      if (bytesOf(t) <= facts.sharedBytes) return t;
     }
-    if (most === 1) break;
   }
-  return complete(shape, 1, 64, 1, { chunk: 4, valueKeys: 0, keep: false });
+  return { ...fixed, rows: 1, chunk: 4, keptQuads: 0 };
 }
 
-/** Accumulators of a lane that stay in registers. */
-const ACCUMULATORS = 64;
+/** Floats of a lane's sums that stay in registers. */
+const REGISTERS = 64;
 
-/** Many rows: lanes hold four queries each, by up to four keys and as many columns as fit their registers. */
+/** Many rows: lanes hold four queries each, by up to four keys and as many columns as their registers take. */
 export function prefillTiling(facts: DeviceFacts, shape: HeadShape): Tiling {
-  const columns = 4 * powerAbove(Math.ceil(shape.valueDim / 4));
+  const valueQuads = Math.ceil(shape.valueDim / 4);
+  const rows = 4;
   for (const rowLanes of [16, 8, 4]) {
     const columnLanes = 128 / rowLanes;
-    if (4 * (columns / columnLanes) > ACCUMULATORS && rowLanes > 4) continue;
-    for (const valueKeys of [16, 8, 4]) {
-      const t = complete(shape, rowLanes, columnLanes, 4, { chunk: 8, valueKeys, keep: false });
-      if (bytesOf(t, shape.headDim) <= facts.sharedBytes) return t;
+    const columns = Math.ceil(valueQuads / columnLanes);
+    if (rowLanes > 4 && 4 * rows * columns > REGISTERS) continue;
+    for (const valueKeys of [16, 8, 4, 2]) {
+      const t: Tiling = {
+        rowLanes,
+        columnLanes,
+        rows,
+        keys: 32,
+        chunk: 8,
+        keptQuads: 0,
+        columns,
+        slices: 1,
+        valueKeys,
+      };
+      if (bytesOf(t) <= facts.sharedBytes) return t;
     }
   }
-  return complete(shape, 4, 32, 4, { chunk: 4, valueKeys: 1, keep: false });
+  const columns = Math.ceil(valueQuads / 32);
+  return { rowLanes: 4, columnLanes: 32, rows, keys: 32, chunk: 4, keptQuads: 0, columns, slices: 1, valueKeys: 1 };
 }
