@@ -1,10 +1,10 @@
 /** `tramontane doctor`: what this machine offers, and what stands in the way. */
 import { arch, cpus, platform as osName, release } from 'node:os';
 import { isMainThread } from 'node:worker_threads';
-import { messageOf } from '../core/errors.ts';
+import { messageOf, UnsupportedError } from '../core/errors.ts';
 import { dirName, joinPath } from '../core/io/path.ts';
 import type { Platform } from '../core/platform.ts';
-import { createBackend, detectPlatform, hubSettings } from '../entry-core.ts';
+import { type BackendInfo, type BackendName, createBackend, detectPlatform, hubSettings } from '../entry-core.ts';
 import { megabytes, table } from './terminal.ts';
 import { commit, packageVersion } from './version.ts';
 
@@ -32,7 +32,7 @@ export async function doctor(flags: { readonly json?: boolean; readonly offline?
     ...wasmChecks(),
     threadsCheck(platform),
     cpu,
-    gpuCheck(),
+    await gpuCheck(),
     await cacheCheck(platform),
     await hubCheck(platform, flags.offline === true),
   ];
@@ -46,11 +46,13 @@ export async function doctor(flags: { readonly json?: boolean; readonly offline?
 }
 
 function runtimeCheck(platform: Platform): Check {
-  const version = process.versions[platform.runtime] ?? process.version;
+  const { runtime } = platform;
+  // Bun claims a V8 as well, for programs that ask; its engine is WebKit's.
+  const [engine, version] = runtime === 'bun' ? ['WebKit', process.versions['webkit']] : ['V8', process.versions['v8']];
   return {
     name: 'runtime',
     status: 'ok',
-    message: `${platform.runtime} ${version}, V8 ${process.versions['v8'] ?? '-'}`,
+    message: `${runtime} ${process.versions[runtime] ?? process.version}, ${engine} ${version ?? '-'}`,
   };
 }
 
@@ -102,26 +104,30 @@ function threadsCheck(platform: Platform): Check {
 }
 
 async function cpuCheck(): Promise<Check> {
+  const name = 'CPU back-end';
   try {
-    const backend = await createBackend('cpu');
-    try {
-      const { simd, threads, reason } = backend.info;
-      return { name: 'CPU back-end', status: 'ok', message: `${simd}, ${threads} threads: ${reason}` };
-    } finally {
-      await backend.dispose();
-    }
+    const { simd, threads, reason } = await infoOf('cpu');
+    return { name, status: 'ok', message: `${simd}, ${threads} threads: ${reason}` };
   } catch (error) {
-    return { name: 'CPU back-end', status: 'error', message: messageOf(error) };
+    return { name, status: 'error', message: messageOf(error) };
   }
 }
 
-function gpuCheck(): Check {
-  const has = (globalThis.navigator as { gpu?: unknown } | undefined)?.gpu !== undefined;
-  return {
-    name: 'WebGPU',
-    status: 'ok',
-    message: has ? 'offered by the runtime, not used by this version' : 'not offered',
-  };
+async function gpuCheck(): Promise<Check> {
+  const name = 'WebGPU';
+  try {
+    const { simd, reason } = await infoOf('webgpu');
+    return { name, status: 'ok', message: `${simd}: ${reason}` };
+  } catch (error) {
+    // Nobody has to have one.
+    return { name, status: error instanceof UnsupportedError ? 'ok' : 'warn', message: messageOf(error) };
+  }
+}
+
+async function infoOf(name: BackendName): Promise<BackendInfo> {
+  const backend = await createBackend(name);
+  await backend.dispose();
+  return backend.info;
 }
 
 async function cacheCheck(platform: Platform): Promise<Check> {

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, it } from 'vitest';
 import { MOUNTS, taskOf } from './app.ts';
-import { BUNDLES, bundlers, freshFolder } from './bundlers.ts';
+import { BUNDLES, bundlers, developWithVite, freshFolder } from './bundlers.ts';
 import { type Browser, startChromium } from './chromium.ts';
 import { cell, type SmokeResult } from './matrix.ts';
 import { smokeInPage } from './page.ts';
@@ -41,4 +41,18 @@ describe('bundles', () => {
       }),
     );
   }
+
+  const development = 'Vite in development, Chromium';
+  it(development, (context) =>
+    cell(context, development, 'cpu', async (): Promise<SmokeResult> => {
+      if (developWithVite === undefined) return { skipped: NOT_INSTALLED };
+      if (typeof browser === 'string') return { skipped: browser };
+      const { page, close } = await developWithVite(ISOLATED);
+      try {
+        return await smokeInPage(browser, page, taskOf('cpu', server.origin));
+      } finally {
+        await close();
+      }
+    }),
+  );
 });

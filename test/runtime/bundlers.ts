@@ -15,8 +15,15 @@ export interface Bundler {
   readonly bundle: ((folder: string) => Promise<void>) | undefined;
 }
 
+interface ViteServer {
+  readonly resolvedUrls: { readonly local: readonly string[] } | null;
+  listen(): Promise<unknown>;
+  close(): Promise<void>;
+}
+
 interface Vite {
   build(config: object): Promise<unknown>;
+  createServer(config: object): Promise<ViteServer>;
 }
 
 type Webpack = (
@@ -91,6 +98,21 @@ async function withWebpack(run: Webpack, entry: string, folder: string): Promise
   );
   cpSync(join(APP, 'bundled.html'), join(folder, 'bundled.html'));
 }
+
+/** Vite as it serves during development; `undefined` where it is not installed. Stop it by `close`. */
+export const developWithVite =
+  vite &&
+  (async (headers: Readonly<Record<string, string>>): Promise<{ page: string; close(): Promise<void> }> => {
+    const server = await (await vite()).createServer({
+      root: APP,
+      logLevel: 'warn',
+      configFile: false,
+      cacheDir: join(BUNDLES, 'vite-cache'),
+      server: { host: '127.0.0.1', headers, watch: null, hmr: false },
+    });
+    await server.listen();
+    return { page: `${server.resolvedUrls?.local[0] ?? ''}bundled.html`, close: () => server.close() };
+  });
 
 async function withEsbuild(entry: string, folder: string, options: Parameters<typeof esbuild>[0]): Promise<void> {
   const { warnings } = await esbuild({
