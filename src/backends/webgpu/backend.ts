@@ -1,12 +1,13 @@
 import type { Backend, BackendInfo, Ops, RawWeight, WeightData } from '../../core/backend.ts';
 import type { DType, TypedArray } from '../../core/dtype.ts';
 import { DTYPE_BYTES } from '../../core/dtype.ts';
-import { InferenceError, ShapeError } from '../../core/errors.ts';
+import { InferenceError, ShapeError, UnsupportedError } from '../../core/errors.ts';
 import { describe, type Shape, sizeOf, Tensor } from '../../core/tensor.ts';
 import { GpuArena } from './arena.ts';
 import type { GpuDevice } from './device.ts';
 import type { OpHost } from './host.ts';
 import { createOps } from './ops.ts';
+import { type KernelTime, Profile } from './profile.ts';
 import { Recorder, type RecorderCounters } from './recorder.ts';
 import { type GpuStorage, storageOf, WORD, widen } from './storage.ts';
 import { Readback } from './transfer.ts';
@@ -50,6 +51,28 @@ export class WebGpuBackend implements Backend {
   /** Submits, dispatches and readbacks so far. */
   get counters(): Readonly<RecorderCounters> {
     return this.#recorder.counters;
+  }
+
+  /**
+   * Times every kernel that `work` runs, by timestamps of the device.
+   * @throws UnsupportedError where it has none.
+   */
+  async profile(work: () => Promise<void>): Promise<readonly KernelTime[]> {
+    this.#check();
+    if (!this.gpu.facts.timestamps) {
+      throw new UnsupportedError('profile: this adapter takes no timestamps', { feature: 'timestamp-query' });
+    }
+    await this.flush();
+    const profile = new Profile(this.gpu);
+    this.#recorder.profile = profile;
+    try {
+      await work();
+      await this.flush();
+      return await profile.result();
+    } finally {
+      this.#recorder.profile = undefined;
+      profile.dispose();
+    }
   }
 
   alloc(shape: Shape, dtype: DType = 'f32'): Tensor {

@@ -8,6 +8,7 @@ import { WebGpuBackend } from './backend.ts';
 import { isSoftware, nameOf, openDevice } from './device.ts';
 
 export { WebGpuBackend } from './backend.ts';
+export type { KernelTime } from './profile.ts';
 
 export interface WebGpuOptions extends BackendOptions {
   /** `navigator.gpu` or its like; `undefined` where the runtime has none. */

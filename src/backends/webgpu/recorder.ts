@@ -3,6 +3,7 @@ import type { Tensor } from '../../core/tensor.ts';
 import type { GpuDevice } from './device.ts';
 import { USAGE } from './device.ts';
 import { type BoundGroup, type Kernel, MAX_NUMBERS, MAX_OPERANDS, type Variant } from './kernel.ts';
+import type { Profile } from './profile.ts';
 import { type GpuStorage, storageOf } from './storage.ts';
 
 /** Numbers of all dispatches between two submits. */
@@ -22,6 +23,8 @@ export interface RecorderCounters {
 
 export class Recorder {
   readonly counters: RecorderCounters = { submits: 0, dispatches: 0, readbacks: 0, groups: 0 };
+  /** Times each dispatch, in a pass of its own. */
+  profile: Profile | undefined;
   readonly #gpu: GpuDevice;
   readonly #ring: GpuStorage;
   readonly #host = new ArrayBuffer(RING_BYTES);
@@ -87,7 +90,7 @@ export class Recorder {
   /** Enqueues the dispatch. */
   dispatch(x: number, y = 1, z = 1): void {
     const variant = this.#kernel.variant(this.#sharing());
-    const pass = this.#begin();
+    const pass = this.#begin(this.#kernel.source.label);
     this.#offset[0] = this.#ringUsed;
     pass.setPipeline(variant.pipeline);
     pass.setBindGroup(0, this.#group(variant), this.#offset);
@@ -155,8 +158,12 @@ export class Recorder {
     this.#gpu.destroy(storage);
   }
 
-  #begin(): GPUComputePassEncoder {
+  #begin(label: string): GPUComputePassEncoder {
     this.#encoder ??= this.#gpu.device.createCommandEncoder();
+    if (this.profile !== undefined) {
+      this.#endPass();
+      this.#pass = this.profile.pass(this.#encoder, label);
+    }
     this.#pass ??= this.#encoder.beginComputePass();
     return this.#pass;
   }
