@@ -7,6 +7,7 @@ export interface ModelFlags {
   readonly file?: readonly string[];
   readonly threads?: number;
   readonly device?: string;
+  readonly adapter?: string;
   readonly simd?: string;
   readonly dtype?: string;
 }
@@ -38,6 +39,7 @@ export function loadOptions(flags: ModelFlags): LoadOptions {
     files: flags.file,
     threads: flags.threads,
     device: flags.device as Device | undefined,
+    adapter: flags.adapter,
     simd: flags.simd as LoadOptions['simd'],
     dtype: flags.dtype as ModelDType | undefined,
   };

@@ -13,7 +13,8 @@ function modelOptions(command: Command): Command {
     .option('-m, --model <model>', 'folder, .gguf file, hub id or URL; the embedded SmolLM2-135M-Instruct when absent')
     .option('-f, --file <names>', 'GGUF files of a folder or repository, separated by semicolons', names)
     .option('--threads <n>', 'threads of the CPU back-end', whole(1, 1024))
-    .option('--device <name>', 'auto, cpu, webgpu or reference')
+    .option('--device <name>', 'auto (a real GPU, else the CPU), cpu, webgpu or reference')
+    .option('--adapter <name>', 'part of the name of the GPU adapter to take; "software" for one on the processor')
     .option('--simd <level>', 'auto, relaxed, simd or off')
     .option('--dtype <type>', 'auto keeps the stored formats, f32 computes exactly');
 }

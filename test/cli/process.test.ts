@@ -86,7 +86,7 @@ describe.skipIf(!existsSync(cli))('tramontane (built by `npm run build`)', () =>
   it.each([
     [['run', '-m', join(folder, 'none.gguf'), 'x'], 1, /ModelLoadError.*none\.gguf/s],
     [['run', ...model, '--dtype', 'f64', '--raw', 'x'], 1, /ConfigError.*dtype/s],
-    [['run', ...model, '--device', 'webgpu', '--raw', 'x'], 1, /UnsupportedError.*webgpu/s],
+    [['run', ...model, '--device', 'webgpu', '--adapter', 'no such', '--raw', 'x'], 1, /UnsupportedError.*webgpu/s],
     [['run', ...model, '--thinking', '--reasoning-effort', 'off', 'x'], 1, /RequestValidationError.*reasoningEffort/s],
     [['run', '--threads', 'x'], 2, /--threads/],
     [['dance'], 2, /dance/],

@@ -171,7 +171,7 @@ describe('loading', () => {
     await expect(load(pathOf('nowhere'))).rejects.toThrow(api.ModelLoadError);
     await expect(load('no-such-model')).rejects.toThrow(/no-such-model/);
     await expect(load(new Uint8Array(100))).rejects.toThrow(api.FormatError);
-    await expect(load(gguf, { device: 'webgpu' })).rejects.toMatchObject({ feature: 'webgpu' });
+    await expect(load(gguf, { device: 'webgpu', adapter: 'no such' })).rejects.toMatchObject({ feature: 'webgpu' });
     await expect(load(gguf, { tokenizerJson: pathOf('llama/config.json') })).rejects.toThrow(api.TramontaneError);
     const folder = mkdtempSync(join(tmpdir(), 'model-'));
     folders.push(folder);

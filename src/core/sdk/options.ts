@@ -45,7 +45,7 @@ export type Logger = (level: Exclude<LogLevel, 'off'>, message: string) => void;
 
 /** Options of `loadModel`. An option that is not listed here is refused by name. */
 export interface LoadOptions {
-  /** `auto` takes the environment variable `TRAMONTANE_BACKEND`, else the CPU. */
+  /** `auto` takes the environment variable `TRAMONTANE_BACKEND`, else a real GPU where there is one, else the CPU. */
   readonly device?: Device | undefined;
   /** The same as `device: 'cpu'`. */
   readonly forceCpu?: boolean | undefined;
@@ -55,6 +55,7 @@ export interface LoadOptions {
   readonly simd?: 'auto' | 'relaxed' | 'simd' | 'off' | undefined;
   /** Same floats in every JavaScript engine, at some cost. */
   readonly strict?: boolean | undefined;
+  /** Part of the name of the GPU adapter to take; `software` for one that computes on the processor. */
   readonly adapter?: string | undefined;
 
   /** GGUF files of a folder or hub repository; the first shard of a split file is enough. */
