@@ -273,3 +273,83 @@ describe('row order', () => {
     expect(() => lessOne(tensor([32], 'Q8_0', new Uint8Array(34)))).toThrow(/expected unquantized values, got Q8_0/);
   });
 });
+
+describe('families of other shapes', () => {
+  const layerNorms = { 'attention.layer_norm_rms_epsilon': undefined, 'attention.layer_norm_epsilon': 1e-4 };
+
+  it('the epsilon of layer norms goes by the name that the class has', async () => {
+    expect(await configOf('phi2', layerNorms)).toMatchObject({ layer_norm_eps: 1e-4 });
+    expect(await configOf('starcoder2', layerNorms)).toMatchObject({ norm_epsilon: 1e-4 });
+    await expect(configOf('phi2')).rejects.toThrow(/layer_norm_epsilon: expected a value/);
+    await expect(configOf('olmo', layerNorms)).rejects.toThrow(/layer_norm_epsilon: expected 0.00001, got 0.0001/);
+  });
+
+  it('a rotation of whole heads is said so where the class rotates a part', async () => {
+    const whole = await configOf('gptneox', { ...layerNorms, 'rope.dimension_count': 4 });
+    expect(whole.rope_parameters).toMatchObject({ partial_rotary_factor: 1 });
+    const half = await configOf('gptneox', { ...layerNorms, 'rope.dimension_count': 2 });
+    expect(half.rope_parameters).toMatchObject({ partial_rotary_factor: 0.5 });
+  });
+
+  it('Ministral 3: queries that grow, and the magnitude of YaRN', async () => {
+    const yarn = {
+      'rope.scaling.type': 'yarn',
+      'rope.scaling.factor': 4,
+      'rope.scaling.original_context_length': 128,
+      'rope.scaling.yarn_log_multiplier': 0.5,
+      'attention.temperature_scale': 0.25,
+    };
+    expect((await configOf('mistral3', yarn)).rope_parameters).toMatchObject({
+      rope_type: 'yarn',
+      mscale: 1,
+      mscale_all_dim: 0.5,
+      llama_4_scaling_beta: 0.25,
+    });
+    await expect(configOf('mistral3', { ...yarn, 'attention.temperature_length': 64 })).rejects.toThrow(
+      /temperature_length: expected the original context 128, got 64/,
+    );
+    await expect(configOf('llama', { 'attention.temperature_scale': 0.25 })).rejects.toThrow(UnsupportedError);
+  });
+
+  it('windows: OLMo 3 is OLMo 2 with some, EXAONE 4 says that it has none', async () => {
+    const windowed = { 'attention.sliding_window': 8, 'attention.sliding_window_pattern': [true, false] };
+    expect(await configOf('olmo2', windowed)).toMatchObject({
+      architectures: ['Olmo3ForCausalLM'],
+      layer_types: ['sliding_attention', 'full_attention'],
+      rope_parameters: { full_attention: { rope_theta: 5000 }, sliding_attention: { rope_theta: 5000 } },
+    });
+    expect(await configOf('olmo2')).toMatchObject({ architectures: ['Olmo2ForCausalLM'] });
+    expect(await configOf('exaone4')).toMatchObject({ sliding_window: null });
+    expect(await configOf('exaone4', windowed)).toMatchObject({ sliding_window: 8 });
+  });
+
+  it('Gemma 4: sizes of each layer', async () => {
+    const sizes = {
+      'attention.sliding_window': 8,
+      'attention.sliding_window_pattern': [true, false],
+      'attention.head_count_kv': [2, 1],
+      'attention.key_length': 8,
+      'attention.key_length_swa': 4,
+      'attention.shared_kv_layers': 1,
+      feed_forward_length: [24, 48],
+    };
+    expect(await configOf('gemma4', sizes)).toMatchObject({
+      per_layer_config: { 0: { head_dim: 4, num_key_value_heads: 2 }, 1: { head_dim: 8, num_key_value_heads: 1 } },
+      use_double_wide_mlp: true,
+      num_kv_shared_layers: 1,
+      hidden_size_per_layer_input: 0,
+    });
+    const refused = configOf('gemma4', { ...sizes, feed_forward_length: [24, 36] });
+    await expect(refused).rejects.toThrow(/feed_forward_length: expected 24, or twice that from layer 1 on/);
+    await expect(configOf('gemma4', { ...sizes, feed_forward_length: [24] })).rejects.toThrow(
+      /expected 2 entries, got 1/,
+    );
+    await expect(configOf('gemma4', { ...sizes, feed_forward_length: [24, -1] })).rejects.toThrow(FormatError);
+    await expect(configOf('gemma4')).rejects.toThrow(/sliding_window_pattern: expected one flag a layer/);
+  });
+
+  it('GPT-2: its position table tells how far it goes', async () => {
+    const tensors = { ...table, 'position_embd.weight': { shape: [33, 16] } };
+    expect(await configOf('gpt2', layerNorms, tensors)).toMatchObject({ max_position_embeddings: 33, n_inner: 24 });
+  });
+});

@@ -9,6 +9,10 @@ export interface GgufFacts {
   readonly tensors: ReadonlyMap<string, SourceTensor>;
   readonly layers: number;
   readonly rope: Readonly<Record<string, unknown>>;
+  readonly headDim: number;
+  readonly window: number | undefined;
+  /** Which layers are windowed, where the file says so. */
+  readonly types: readonly string[] | undefined;
 }
 
 type Config = Readonly<Record<string, unknown>>;

@@ -19,6 +19,21 @@ export class GgufKeys {
     return Array.isArray(value) || ArrayBuffer.isView(value) ? Array.from(value as ArrayLike<unknown>) : undefined;
   }
 
+  has(key: string): boolean {
+    return this.#metadata.has(`${this.#arch}.${key}`);
+  }
+
+  /** A positive integer for each layer; one value stands for all. */
+  perLayer(key: string, layers: number): readonly number[] {
+    const list = this.list(key);
+    if (list === undefined) return new Array<number>(layers).fill(this.count(key));
+    if (list.length < layers) throw this.#bad(key, `${layers} entries`, list.length);
+    return list.slice(0, layers).map((n) => {
+      if (!Number.isInteger(n) || (n as number) < 1 || (n as number) > MAX_COUNT) throw this.#bad(key, 'counts', n);
+      return n as number;
+    });
+  }
+
   /** The value; a list with one entry per layer stands for its entry when they are all the same. */
   get(key: string): unknown {
     const list = this.list(key);

@@ -23,6 +23,9 @@ const RESULT_KEYS: Readonly<Record<string, readonly unknown[]>> = {
   'attention.scale': [0],
   'attention.clamp_kqv': [0],
   'attention.max_alibi_bias': [0],
+  'attention.temperature_scale': [0],
+  'attention.shared_kv_layers': [0],
+  embedding_length_per_layer_input: [0],
   'attention.causal': [true],
   attn_logit_softcapping: [0],
   final_logit_softcapping: [0],
@@ -82,27 +85,32 @@ async function configOf(keys: GgufKeys, arch: GgufArch, tensors: ReadonlyMap<str
   }
   const window = keys.optionalCount('attention.sliding_window') || undefined;
   const rope = await ropeParameters(keys, arch, headDim, tensors);
+  const types = layerTypes(keys, layers);
+  const size = (key: string) => (arch.layered ? (keys.perLayer(key, layers)[0] as number) : keys.count(key));
+  const epsilon = arch.epsilon
+    ? { [arch.epsilon]: keys.number('attention.layer_norm_epsilon') }
+    : { rms_norm_eps: keys.number('attention.layer_norm_rms_epsilon') };
   return {
     architectures: [(window && arch.windowed) || arch.hf],
     model_type: arch.modelType,
     vocab_size: table.shape[0],
     hidden_size: hidden,
-    intermediate_size: keys.count('feed_forward_length'),
+    intermediate_size: size('feed_forward_length'),
     num_hidden_layers: layers,
     num_attention_heads: heads,
-    num_key_value_heads: arch.latent ? heads : (keys.optionalCount('attention.head_count_kv') ?? heads),
+    num_key_value_heads: arch.latent || !keys.has('attention.head_count_kv') ? heads : size('attention.head_count_kv'),
     head_dim: headDim,
     max_position_embeddings: keys.count('context_length'),
     original_max_position_embeddings: keys.optionalCount('rope.scaling.original_context_length'),
-    rms_norm_eps: keys.number('attention.layer_norm_rms_epsilon'),
+    ...epsilon,
     tie_word_embeddings: !tensors.has('output.weight'),
     sliding_window: window,
-    layer_types: layerTypes(keys, layers),
+    layer_types: types,
     query_pre_attn_scalar: arch.wideScaleLayers === layers ? Math.floor(hidden / heads) : headDim,
     attn_logit_softcapping: keys.optionalNumber('attn_logit_softcapping'),
     final_logit_softcapping: keys.optionalNumber('final_logit_softcapping'),
     rope_parameters: rope,
-    ...arch.config?.({ keys, tensors, layers, rope }),
+    ...arch.config?.({ keys, tensors, layers, rope, headDim, window, types }),
     bos_token_id: keys.tokenId('bos'),
     eos_token_id: keys.tokenId('eos'),
   };

@@ -1,4 +1,5 @@
 /** GGUF architectures in Hugging Face terms: class, tensor names, and what their files store differently. */
+import { DENSE_ARCHES } from './ggufDense.ts';
 import type { GgufFacts } from './ggufExperts.ts';
 import * as experts from './ggufExperts.ts';
 
@@ -7,6 +8,10 @@ export interface GgufArch {
   readonly hf: string;
   readonly windowed?: string;
   readonly modelType: string;
+  /** Where blocks lie; `model.layers` when absent. */
+  readonly blocks?: string;
+  /** Names outside of blocks that differ from `MODEL`. */
+  readonly ends?: Readonly<Record<string, string>>;
   /** Names of block tensors that differ from `BARE`. */
   readonly bare?: Readonly<Record<string, string>>;
   /** Stems of block tensors that differ from `BLOCK`. */
@@ -23,6 +28,12 @@ export interface GgufArch {
   readonly withExperts?: Omit<GgufArch, 'withExperts' | 'windowed'>;
   /** Keys of the configuration beyond the common ones, or in place of them. */
   readonly config?: (facts: GgufFacts) => Readonly<Record<string, unknown>>;
+  /** The configuration's key of the epsilon of layer norms; norms are RMS norms when absent. */
+  readonly epsilon?: string;
+  /** Sizes may differ from layer to layer; `config` tells which. */
+  readonly layered?: boolean;
+  /** The logarithmic multiplier of YaRN divides the magnitude of the rotation. */
+  readonly yarnMagnitude?: 'ratio';
   /** Keys and values of all heads are made from a latent. */
   readonly latent?: boolean;
   /** Keys that only some architectures have. */
@@ -209,22 +220,26 @@ export const GGUF_ARCHES: Readonly<Record<string, GgufArch>> = {
     wideScaleLayers: 62,
   },
   smollm3: { hf: 'SmolLM3ForCausalLM', modelType: 'smollm3', pairedRows: true },
+  ...DENSE_ARCHES,
 };
 
 /** `blk.3.attn_q.weight` → `model.layers.3.self_attn.q_proj.weight`; `undefined` for a name the architecture lacks. */
 export function hfName(arch: GgufArch, name: string): string | undefined {
-  const match = /^(?:blk\.(\d+)\.)?(\w+)(?:\.(\d+))?\.(weight|bias)$/.exec(name);
+  const match = /^(?:blk\.(\d+)\.)?(\w+)(?:\.(\d+))?\.(weight|bias|scale)$/.exec(name);
   if (!match) return undefined;
   const [, block, stem = '', expert, kind] = match;
-  if (block === undefined) return Object.hasOwn(MODEL, stem) ? `${MODEL[stem]}.${kind}` : undefined;
+  const ends = { ...MODEL, ...arch.ends };
+  if (block === undefined) return Object.hasOwn(ends, stem) ? `${ends[stem]}.${kind}` : undefined;
+  const at = `${arch.blocks ?? 'model.layers'}.${block}`;
   const names = { ...BLOCK, ...arch.names };
   const bare = { ...BARE, ...arch.bare };
   const whole = `${stem}.${kind}`;
-  if (Object.hasOwn(bare, whole)) return `model.layers.${block}.${bare[whole]}`;
+  if (Object.hasOwn(bare, whole)) return `${at}.${bare[whole]}`;
+  if (kind === 'scale') return undefined;
   if (expert !== undefined) {
     // Older files keep every expert for itself.
     const found = Object.hasOwn(names, `${stem}_exps`) ? names[`${stem}_exps`] : undefined;
-    return found && `model.layers.${block}.${found.replace('experts.', `experts.${expert}.`)}.${kind}`;
+    return found && `${at}.${found.replace('experts.', `experts.${expert}.`)}.${kind}`;
   }
-  return Object.hasOwn(names, stem) ? `model.layers.${block}.${names[stem]}.${kind}` : undefined;
+  return Object.hasOwn(names, stem) ? `${at}.${names[stem]}.${kind}` : undefined;
 }

@@ -31,7 +31,7 @@ export async function ropeParameters(keys: GgufKeys, arch: GgufArch, headDim: nu
 
 function partial(keys: GgufKeys, arch: GgufArch, headDim: number): number | undefined {
   const rotated = keys.optionalCount('rope.dimension_count') ?? headDim;
-  if (rotated === headDim) return undefined;
+  if (rotated === headDim) return arch.partialRotary ? 1 : undefined;
   if (!arch.partialRotary) {
     throw new UnsupportedError(`rope.dimension_count: expected the head size ${headDim}, got ${rotated}`, {
       feature: 'partial rotation',
@@ -82,8 +82,9 @@ function yarn(
   const mix = keys.optionalNumber('rope.scaling.yarn_ext_factor') ?? 1;
   const log = keys.optionalNumber('rope.scaling.yarn_log_multiplier') ?? 0;
   if (mix !== 1 && mix !== -1) throw refused(`yarn_ext_factor ${mix}`);
-  if (log !== 0 && !arch.latent) throw refused(`yarn_log_multiplier ${log}`);
+  if (log !== 0 && !arch.latent && !arch.yarnMagnitude) throw refused(`yarn_log_multiplier ${log}`);
   if (factor === undefined) throw new FormatError('rope.scaling.factor: expected a number for yarn, got nothing');
+  const stretch = arch.latent ? { mscale: 10 * log, mscale_all_dim: 10 * log } : { mscale: 1, mscale_all_dim: log };
   const scale = attention * (keys.optionalNumber('rope.scaling.yarn_attn_factor') ?? 1);
   return {
     rope_type: 'yarn',
@@ -93,7 +94,7 @@ function yarn(
     beta_slow: keys.optionalNumber('rope.scaling.yarn_beta_slow'),
     // With latent attention the scale of scores grows instead, by as much as the file says.
     ...(log !== 0
-      ? { mscale: 10 * log, mscale_all_dim: 10 * log, attention_factor: scale === 1 ? undefined : scale }
+      ? { ...stretch, attention_factor: scale === 1 ? undefined : scale }
       : { attention_factor: scale * (factor <= 1 ? 1 : 0.1 * Math.log(factor) + 1) }),
   };
 }

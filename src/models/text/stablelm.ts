@@ -51,13 +51,14 @@ export const stablelm = textArch(
           outBias: false,
         };
         const headNorms = (at: Weights, groups: number): NormOptions => {
-          const weights = layers(groups, (head) => ({ name: `${head}.weight`, size: h.headDim }));
-          return { kind: 'layer', eps, weight: at.vector(weights), groups };
+          const parts = layers(groups, (head) => ({ name: `norms.${head}.weight`, size: h.headDim }));
+          const whole = at.optional('weight', [groups * h.headDim]);
+          return { kind: 'layer', eps, weight: whole ?? at.vector(parts), groups };
         };
         const project = c.qk_layernorm
           ? normedParts(a, spec, {
-              q: headNorms(a.at('q_layernorm', 'norms'), h.heads),
-              k: headNorms(a.at('k_layernorm', 'norms'), h.kvHeads),
+              q: headNorms(a.at('q_layernorm'), h.heads),
+              k: headNorms(a.at('k_layernorm'), h.kvHeads),
             })
           : undefined;
         const parts = {
