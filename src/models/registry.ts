@@ -347,6 +347,13 @@ const rows: readonly Row[] = [
     gguf: ['ernie4_5-moe'],
     load: async () => erased((await import('./text/ernie.ts')).ernieMoe),
   },
+  {
+    title: 'OLMoE',
+    hf: ['OlmoeForCausalLM'],
+    modelTypes: ['olmoe'],
+    gguf: ['olmoe'],
+    load: async () => erased((await import('./text/olmoe.ts')).olmoe),
+  },
 ];
 
 /** Every architecture that can be loaded, for listings. */

@@ -65,6 +65,15 @@ export function qwen2Experts(f: GgufFacts): Config {
   };
 }
 
+export function olmoe(f: GgufFacts): Config {
+  return {
+    ...experts(f),
+    norm_topk_prob: f.keys.optionalBoolean('expert_weights_norm') ?? false,
+    clip_qkv: f.keys.optionalNumber('attention.clamp_kqv') || undefined,
+    attention_bias: has(f, 'attn_q.bias'),
+  };
+}
+
 /** Layers of experts behind dense ones, shared experts, scaled weights. */
 function routed(f: GgufFacts): Config {
   const { keys } = f;

@@ -143,6 +143,12 @@ export const GGUF_ARCHES: Readonly<Record<string, GgufArch>> = {
     reads: experts.EXPERT_KEYS,
     config: experts.qwen2Experts,
   },
+  olmoe: {
+    hf: 'OlmoeForCausalLM',
+    modelType: 'olmoe',
+    reads: [...experts.EXPERT_KEYS, 'attention.clamp_kqv'],
+    config: experts.olmoe,
+  },
   phimoe: {
     hf: 'PhiMoEForCausalLM',
     modelType: 'phimoe',

@@ -3,6 +3,7 @@ import type { Decoder, Mixer, Rope, RowTable } from '../../core/model.ts';
 import type { Weights } from '../../core/weights.ts';
 import type { TextConfig } from '../arch.ts';
 import { heads, layers, tableAndHead, trunk } from '../arch.ts';
+import type { AttentionSpec, Project } from '../blocks/attention.ts';
 import { attention } from '../blocks/attention.ts';
 import { decoder } from '../blocks/decoder.ts';
 import { preNorm } from '../blocks/layer.ts';
@@ -33,6 +34,8 @@ export interface Variation {
   readonly plusOne?: boolean;
   /** Attention has an output gate. */
   readonly gated?: boolean;
+  /** What gives queries, keys and values where that is not one product; the cursor stands at `self_attn`. */
+  readonly project?: (w: Weights, spec: AttentionSpec) => Project | undefined;
   /** Layers that have something else in place of attention. */
   readonly mixer?: (w: Weights, layer: number) => Mixer | undefined;
   readonly headBias?: boolean | undefined;
@@ -63,6 +66,19 @@ export function preNormModel(w: Weights, c: Omit<TextConfig, 'layer_types'>, v: 
     layers: layers(c.num_hidden_layers, (layer) => {
       const l = m.at('layers', layer);
       const a = l.at('self_attn');
+      const spec: AttentionSpec = {
+        ...h,
+        hidden,
+        scale: v.scale ?? h.headDim ** -0.5,
+        rope: v.rope(layer),
+        interleaved: v.interleaved,
+        queryScale: v.queryScale,
+        window: v.window?.(layer),
+        normAfterRope: named?.afterRope,
+        bias: v.qkvBias,
+        outBias: v.outBias,
+        gated: v.gated,
+      };
       const headNorm = (name: string) => rms(a.at(name), h.headDim);
       return preNorm({
         residualScale: v.residualScale,
@@ -70,20 +86,11 @@ export function preNormModel(w: Weights, c: Omit<TextConfig, 'layer_types'>, v: 
         attn:
           v.mixer?.(l, layer) ??
           attention(a, {
-            ...h,
-            hidden,
-            scale: v.scale ?? h.headDim ** -0.5,
-            rope: v.rope(layer),
-            interleaved: v.interleaved,
-            queryScale: v.queryScale,
-            window: v.window?.(layer),
+            ...spec,
             qNorm: named && headNorm(named.q),
             kNorm: named && headNorm(named.k),
-            normAfterRope: named?.afterRope,
             sinks: v.sinks ? a.tensor('sinks', [h.heads]) : undefined,
-            bias: v.qkvBias,
-            outBias: v.outBias,
-            gated: v.gated,
+            project: v.project?.(a, spec),
           }),
         mlpNorm: norm(l.at('post_attention_layernorm')),
         mlp:
