@@ -6,6 +6,16 @@ interface PerformanceMemory {
   readonly memory?: { readonly jsHeapSizeLimit?: number; readonly usedJSHeapSize?: number };
 }
 
+export interface DetectOptions {
+  /** Whether a browser's origin private file system serves as files. */
+  readonly opfs?: boolean;
+}
+
+/** The platform of browsers: without files, or with those of the origin private file system. */
+export async function browserPlatform({ opfs = false }: DetectOptions): Promise<Platform> {
+  return opfs ? (await import('./opfs.ts')).opfsPlatform(webPlatform()) : webPlatform();
+}
+
 /** The platform of a runtime that offers only web-standard globals. */
 export function webPlatform(): Platform {
   const refuse = async (): Promise<never> => {

@@ -58,6 +58,9 @@ export class FakeHub {
   #answer(request: IncomingMessage, response: ServerResponse): void {
     const url = new URL(request.url!, this.endpoint);
     const path = decodeURIComponent(url.pathname);
+    // Pages of other origins may read everything, as on the hub.
+    response.setHeader('Access-Control-Allow-Origin', '*');
+    response.setHeader('Access-Control-Expose-Headers', '*');
     this.requests.push(path + (path.startsWith('/cdn/') ? ` ${request.headers.range ?? ''}` : ''));
     const info = /^\/api\/models\/([^/]+\/[^/]+)\/revision\/(.+)$/.exec(path);
     const resolve = `/${this.id}/resolve/${this.commit}/`;
