@@ -6,18 +6,25 @@ import { supportedArchitectures } from '../index.ts';
 export const FORMATS = [
   ['GGUF', 'version 2 and 3, single or split'],
   ['safetensors', 'single or sharded, in a Hugging Face folder'],
+  [
+    'safetensors, quantized',
+    'GPTQ, AWQ (GEMM), FP8, MXFP4, bitsandbytes, compressed-tensors, HQQ, MLX: kept as they are, not expanded',
+  ],
 ] as const;
 
 /** Storage types that belong together, in the order they are listed in. */
 const FAMILIES: readonly (readonly [title: string, name: RegExp])[] = [
   ['floats', /^B?F\d+$/],
   ['8-bit floats', /^F8_/],
+  ['8-bit floats under scales', /^F8/],
   ['integers', /^([IU]\d+|BOOL)$/],
   ['blocks of 32', /^Q[2-8]_[01]$/],
   ['K quants', /^Q\d_K$/],
   ['I quants', /^IQ/],
   ['ternary and binary', /^(TQ|Q1_)/],
-  ['4-bit floats', /FP4$/],
+  ['4-bit floats', /(FP|NF)4$/],
+  ['affine groups', /^AFQ/],
+  ['half-quadratic', /^HQQ/],
 ];
 
 /** Architectures, file formats and storage types as Markdown. */

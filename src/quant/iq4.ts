@@ -17,22 +17,24 @@ function decode(bytes: Uint8Array, at: number, scale: number, out: Float32Array,
   }
 }
 
+const LEAST = VALUES[0]!;
+const GREATEST = VALUES[15]!;
+/** By whole number above the least value: index of the largest value that is not above it. */
+const BELOW = Uint8Array.from({ length: GREATEST - LEAST }, (_, i) => VALUES.findLastIndex((v) => v <= i + LEAST));
+
 /** Index of the value nearest to `x`; of two equally near ones the larger. */
 function nearestValue(x: number): number {
-  if (x <= VALUES[0]!) return 0;
-  if (x >= VALUES[15]!) return 15;
-  let low = 0;
-  let high = 15;
-  while (high - low > 1) {
-    const middle = (low + high) >> 1;
-    if (x < VALUES[middle]!) high = middle;
-    else low = middle;
-  }
-  return f(x - VALUES[low]!) < f(VALUES[high]! - x) ? low : high;
+  if (x <= LEAST) return 0;
+  if (x >= GREATEST) return 15;
+  const low = BELOW[Math.floor(x) - LEAST]!;
+  return f(x - VALUES[low]!) < f(VALUES[low + 1]! - x) ? low : low + 1;
 }
 
 /** The scales tried beside the plain one put the largest element at −127 ± 7. */
 const REACH = 7;
+
+/** Codes of the scale that was tried last. */
+const trial = new Uint8Array(32);
 
 /** Fits `x ≈ scale·VALUES[code]` for 32 elements by the largest weighted correlation. Returns the scale. */
 function fitScale(x: Float32Array, at: number, weights: Float32Array): number {
@@ -43,10 +45,18 @@ function fitScale(x: Float32Array, at: number, weights: Float32Array): number {
   for (let attempt = -REACH - 1; attempt <= REACH; attempt++) {
     const first = attempt < -REACH;
     const inverse = first ? f(1 / f(-max / VALUES[0]!)) : f((attempt + VALUES[0]!) / max);
+    // Neighbouring scales often give equal codes, whose sums need not be made again.
+    let changed = 0;
+    for (let j = 0; j < 32; j++) {
+      const code = nearestValue(f(inverse * x[at + j]!));
+      changed |= code ^ trial[j]!;
+      trial[j] = code;
+    }
+    if (!changed && !first) continue;
     let qx = 0;
     let qq = 0;
     for (let j = 0; j < 32; j++) {
-      const q = VALUES[nearestValue(f(inverse * x[at + j]!))]!;
+      const q = VALUES[trial[j]!]!;
       const p = f(weights[j]! * q);
       qx = f(qx + f(p * x[at + j]!));
       qq = f(qq + f(p * q));

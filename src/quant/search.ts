@@ -7,12 +7,72 @@ const f = Math.fround;
 const TENTH = f(0.1);
 /** Groups whose largest magnitude is below this count as zero. */
 export const ZERO_GROUP = f(1e-15);
-// Adding 1.5·2²³ leaves no fraction bits: the sum is rounded to an integer, ties to even.
-const ROUNDER = 12582912;
+// Adding 1.5·2⁵² leaves no fraction bits: the sum is rounded to an integer, ties to even.
+const ROUNDER = 1.5 * 2 ** 52;
 
-/** Nearest integer of a float32, ties to even. */
+/** Nearest integer, ties to even. */
 export function nearest(value: number): number {
-  return f(value + ROUNDER) - ROUNDER;
+  return value + ROUNDER - ROUNDER;
+}
+
+/** Elements of the longest group that is fitted at once. */
+const MAX_GROUP = 32;
+// What one call of a search remembers of a group. Calls do not overlap: nothing is kept from one to the next.
+const trial = new Int32Array(MAX_GROUP);
+const value = new Float64Array(MAX_GROUP);
+const weight = new Float64Array(MAX_GROUP);
+const weighted = new Float64Array(MAX_GROUP);
+const shifted = new Float64Array(MAX_GROUP);
+const decoded = new Float64Array(MAX_GROUP);
+
+// Rounding every sum of every trial to float32 takes most of the time, and most trials are no better than what is known. So
+// each is weighed in double precision first, by sums that follow the few codes that change from one trial to the next. There
+// it can only look worse than it is by less than these shares; only what may be better is summed as the files want it.
+/** Of sums of up to 32 products of one sign. */
+const SUM_SLACK = 1e-5;
+/** Of a decoded element, by the largest one. */
+const ELEMENT_SLACK = 1e-6;
+/** Products below this are not rounded to a share of themselves. */
+const UNDERFLOW = 1e-35;
+/** Below this share of its parts a determinant says nothing. */
+const DETERMINANT_SLACK = 1e-9;
+
+/** Sums over the codes in `trial`: of weight·code, weight·code², weight·element·code. */
+const sums = { wl: 0, wll: 0, wlx: 0 };
+
+function startTrials(n: number): void {
+  trial.fill(0, 0, n);
+  sums.wl = 0;
+  sums.wll = 0;
+  sums.wlx = 0;
+}
+
+/**
+ * Codes of `scale · values`, clamped, to `trial`. Returns whether any of them differs from what was there: neighbouring scales
+ * often give equal codes, which need not be judged again.
+ */
+function tryCodes(scale: number, values: Float64Array, n: number, low: number, high: number): boolean {
+  const codes = trial;
+  let { wl, wll, wlx } = sums;
+  let changed = false;
+  for (let i = 0; i < n; i++) {
+    let l = (f(scale * values[i]!) + ROUNDER - ROUNDER) | 0;
+    if (l < low) l = low;
+    else if (l > high) l = high;
+    const old = codes[i]!;
+    if (l === old) continue;
+    codes[i] = l;
+    changed = true;
+    const step = weight[i]! * (l - old);
+    wl += step;
+    wll += step * (l + old);
+    wlx += weighted[i]! * (l - old);
+  }
+  if (!changed) return false;
+  sums.wl = wl;
+  sums.wll = wll;
+  sums.wlx = wlx;
+  return true;
 }
 
 /** Nearest integer, ties away from zero. */
@@ -21,7 +81,9 @@ export function roundAway(value: number): number {
 }
 
 export function clamp(value: number, low: number, high: number): number {
-  return Math.max(low, Math.min(high, value));
+  if (value < low) return low;
+  if (value > high) return high;
+  return value;
 }
 
 /** `1 / value`, 0 for 0. */
@@ -89,6 +151,14 @@ export function fitSymmetric(
     codes.fill(0, codesAt, codesAt + n);
     return 0;
   }
+  for (let i = 0; i < n; i++) {
+    const v = x[at + i]!;
+    const w = weights ? weights[weightsAt + i]! : f(v * v);
+    value[i] = v;
+    weight[i] = w;
+    weighted[i] = f(w * v);
+  }
+  startTrials(n);
   let scale = 0;
   let best = 0;
   for (let attempt = -10; attempt <= 9; attempt++) {
@@ -96,21 +166,20 @@ export function fitSymmetric(
     const first = attempt === -10;
     if (attempt === 0) continue;
     const inverse = f(-(first ? half : f(half + f(TENTH * attempt))) / max);
+    if (!tryCodes(inverse, value, n, -half, half - 1)) continue;
+    const square = sums.wlx * sums.wlx;
+    if (!first && square > UNDERFLOW && square < best * sums.wll * (1 - SUM_SLACK)) continue;
     let xl = 0;
     let ll = 0;
     for (let i = 0; i < n; i++) {
-      const v = x[at + i]!;
-      const l = clamp(nearest(f(inverse * v)), -half, half - 1);
-      const w = weights ? weights[weightsAt + i]! : f(v * v);
-      xl = f(xl + f(f(w * v) * l));
-      ll = f(ll + f(f(w * l) * l));
+      const l = trial[i]!;
+      xl = f(xl + f(weighted[i]! * l));
+      ll = f(ll + f(f(weight[i]! * l) * l));
     }
     if (!first && !(ll > 0 && f(xl * xl) > f(best * ll))) continue;
     scale = ll ? f(xl / ll) : 0;
     best = f(scale * xl);
-    for (let i = 0; i < n; i++) {
-      codes[codesAt + i] = half + clamp(nearest(f(inverse * x[at + i]!)), -half, half - 1);
-    }
+    for (let i = 0; i < n; i++) codes[codesAt + i] = half + trial[i]!;
   }
   return scale;
 }
@@ -151,6 +220,7 @@ export function fitAffine(
   let max = min;
   let w1 = 0;
   let wx = 0;
+  const group: GroupSums = { w1: 0, wx: 0, wxx: 0 };
   for (let i = 0; i < n; i++) {
     const v = x[at + i]!;
     if (v < min) min = v;
@@ -158,7 +228,14 @@ export function fitAffine(
     const w = weights[i]!;
     w1 = f(w1 + w);
     wx = f(wx + f(w * v));
+    group.w1 += w;
+    group.wx += w * v;
+    group.wxx += w * v * v;
+    value[i] = v;
+    weight[i] = w;
+    weighted[i] = w * v;
   }
+  const largest = Math.max(max, -min);
   if (min > 0) min = 0;
   if (max <= min) {
     codes.fill(0, codesAt, codesAt + n);
@@ -167,23 +244,28 @@ export function fitAffine(
   }
   let inverse = f(levels / f(max - min));
   let scale = f(1 / inverse);
-  for (let i = 0; i < n; i++) codes[codesAt + i] = clamp(nearest(f(inverse * f(x[at + i]! - min))), 0, levels);
-  let best = affineError(x, at, n, weights, search.absolute, codes, codesAt, scale, min);
-  const trial = new Uint8Array(n);
+  for (let i = 0; i < n; i++) shifted[i] = f(value[i]! - min);
+  startTrials(n);
+  tryCodes(inverse, shifted, n, 0, levels);
+  for (let i = 0; i < n; i++) codes[codesAt + i] = trial[i]!;
+  let best = affineError(n, levels, search.absolute, scale, min, Number.POSITIVE_INFINITY);
+  const slack = ELEMENT_SLACK * largest * Math.sqrt(w1);
+  let limit = limitOf(best, slack, w1);
+  startTrials(n);
   for (let step = 0; step <= search.steps; step++) {
     // A better minimum found on the way is where the next trials start from.
     inverse = f(f(f(search.first + f(search.step * step)) + levels) / f(max - min));
+    if (!tryCodes(inverse, shifted, n, 0, levels)) continue;
+    if (!search.absolute && leastError(group) > limit) continue;
     let wl = 0;
     let wll = 0;
     let wlx = 0;
     for (let i = 0; i < n; i++) {
-      const v = x[at + i]!;
-      const l = clamp(nearest(f(inverse * f(v - min))), 0, levels);
-      trial[i] = l;
-      const p = f(weights[i]! * l);
+      const l = trial[i]!;
+      const p = f(weight[i]! * l);
       wl = f(wl + p);
       wll = f(wll + f(p * l));
-      wlx = f(wlx + f(p * v));
+      wlx = f(wlx + f(p * value[i]!));
     }
     const determinant = f(f(w1 * wll) - f(wl * wl));
     if (!(determinant > 0)) continue;
@@ -193,34 +275,51 @@ export function fitAffine(
       trialMin = 0;
       trialScale = f(wlx / wll);
     }
-    const error = affineError(x, at, n, weights, search.absolute, trial, 0, trialScale, trialMin);
+    const error = affineError(n, levels, search.absolute, trialScale, trialMin, best);
     if (error < best) {
-      codes.set(trial, codesAt);
+      for (let i = 0; i < n; i++) codes[codesAt + i] = trial[i]!;
       best = error;
+      limit = limitOf(best, slack, w1);
       scale = trialScale;
       min = trialMin;
+      for (let i = 0; i < n; i++) shifted[i] = f(value[i]! - min);
     }
   }
   mins[minsAt] = -min;
   return scale;
 }
 
-function affineError(
-  x: Float32Array,
-  at: number,
-  n: number,
-  weights: Float32Array,
-  absolute: boolean,
-  codes: Uint8Array,
-  codesAt: number,
-  scale: number,
-  min: number,
-): number {
+/** What a trial's error in double precision may be at most. */
+function limitOf(best: number, slack: number, weights: number): number {
+  if (best < UNDERFLOW * (1 + weights)) return Number.POSITIVE_INFINITY;
+  return (Math.sqrt(best) * (1 + SUM_SLACK) + slack) ** 2;
+}
+
+/** Sums of the weights of a group, and of their products with the elements and with the squares of those. */
+interface GroupSums {
+  w1: number;
+  wx: number;
+  wxx: number;
+}
+
+/** The least squared error that any scale and any minimum ≥ 0 reach with the codes in `trial`; 0 where they leave them open. */
+function leastError({ w1, wx, wxx }: GroupSums): number {
+  const { wl, wll, wlx } = sums;
+  const determinant = w1 * wll - wl * wl;
+  if (!(determinant > DETERMINANT_SLACK * w1 * wll)) return 0;
+  const min = (wll * wx - wl * wlx) / determinant;
+  if (min > 0) return wxx - (wlx * wlx) / wll;
+  return wxx - ((w1 * wlx - wx * wl) / determinant) * wlx - min * wx;
+}
+
+/** Error of the codes in `trial`; no less than `best` as soon as that is certain. */
+function affineError(n: number, levels: number, absolute: boolean, scale: number, min: number, best: number): number {
+  for (let code = 0; code <= levels; code++) decoded[code] = f(f(scale * code) + min);
   let error = 0;
-  for (let i = 0; i < n; i++) {
-    const difference = f(f(f(scale * codes[codesAt + i]!) + min) - x[at + i]!);
+  for (let i = 0; i < n && error < best; i++) {
+    const difference = f(decoded[trial[i]!]! - value[i]!);
     const cost = absolute ? Math.abs(difference) : f(difference * difference);
-    error = f(error + f(weights[i]! * cost));
+    error = f(error + f(weight[i]! * cost));
   }
   return error;
 }
@@ -311,31 +410,35 @@ export function fitByDescent(
   for (let i = 0; i < n; i++) {
     const v = x[at + i]!;
     const l = clamp(nearest(f(inverse * v)), -half, half - 1);
-    codes[codesAt + i] = l + half;
     const w = f(v * v);
-    xl = f(xl + f(f(w * v) * l));
+    value[i] = v;
+    weight[i] = w;
+    weighted[i] = f(w * v);
+    trial[i] = l;
+    xl = f(xl + f(weighted[i]! * l));
     ll = f(ll + f(f(w * l) * l));
   }
   for (let pass = 0, changed = true; pass < 5 && changed; pass++) {
     changed = false;
     for (let i = 0; i < n; i++) {
-      const v = x[at + i]!;
-      const w = f(v * v);
-      const old = codes[codesAt + i]! - half;
-      let xlWithout = f(xl - f(f(w * v) * old));
+      const w = weight[i]!;
+      const wv = weighted[i]!;
+      const old = trial[i]!;
+      let xlWithout = f(xl - f(wv * old));
       if (!(xlWithout > 0)) continue;
       let llWithout = f(ll - f(f(w * old) * old));
-      const l = clamp(nearest(f(f(v * llWithout) / xlWithout)), -half, half - 1);
+      const l = clamp(nearest(f(f(value[i]! * llWithout) / xlWithout)), -half, half - 1) | 0;
       if (l === old) continue;
-      xlWithout = f(xlWithout + f(f(w * v) * l));
+      xlWithout = f(xlWithout + f(wv * l));
       llWithout = f(llWithout + f(f(w * l) * l));
       if (llWithout > 0 && f(f(xlWithout * xlWithout) * ll) > f(f(xl * xl) * llWithout)) {
-        codes[codesAt + i] = l + half;
+        trial[i] = l;
         xl = xlWithout;
         ll = llWithout;
         changed = true;
       }
     }
   }
+  for (let i = 0; i < n; i++) codes[codesAt + i] = trial[i]! + half;
   return ll > 0 ? f(xl / ll) : 0;
 }
