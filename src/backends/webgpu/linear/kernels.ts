@@ -4,22 +4,28 @@ import type { Kernel, KernelSource } from '../kernel.ts';
 import { LANES } from '../wgsl.ts';
 import { type Format, HELPERS } from './formats.ts';
 import { SLAB } from './repack.ts';
-import { TILE_LANES, TILE_MEMORY, tileBody } from './tile.ts';
+import { TILE, TILE_MEMORY, type TileShape, tileBody, tileShape } from './tile.ts';
 
 /** Bits of the number `flags`. */
 export const WITH_BIAS = 1;
 export const ACCUMULATE = 2;
 
 /** Rows of `x` that one pass of the kernels for few rows takes, and over how many lanes it splits a row of the matrix. */
-export const FEW = [
+const FEW = [
   { rows: 1, slices: 32 },
   { rows: 4, slices: 16 },
   { rows: 8, slices: 8 },
 ] as const;
 
+export interface FewKernel {
+  /** Rows that it takes at a time. */
+  readonly rows: number;
+  readonly kernel: () => Kernel;
+}
+
 export interface FormatKernels {
-  /** For up to 1, 4 and 8 rows at a time. */
-  readonly few: readonly (() => Kernel)[];
+  /** By the rows that they take at a time, fewest first. */
+  readonly few: readonly FewKernel[];
   readonly tile: () => Kernel;
   readonly gather: () => Kernel;
   /** One chosen expert at a time. */
@@ -29,12 +35,16 @@ export interface FormatKernels {
 }
 
 export function formatKernels(host: OpHost, format: Format): FormatKernels {
+  const { facts } = host.gpu;
+  const shape = tileShape(facts);
+  // Software adapters compile the longest one for seconds.
+  const few = facts.software ? FEW.slice(0, 2) : FEW;
   return {
-    few: FEW.map(({ rows, slices }) => lazy(host, () => fewSource(format, rows, slices, false))),
-    tile: lazy(host, () => tileSource(format, false)),
+    few: few.map(({ rows, slices }) => ({ rows, kernel: lazy(host, () => fewSource(format, rows, slices, false)) })),
+    tile: lazy(host, () => tileSource(format, shape, false)),
     gather: lazy(host, () => gatherSource(format)),
     expert: lazy(host, () => fewSource(format, 1, FEW[0].slices, true)),
-    expertTile: lazy(host, () => tileSource(format, true)),
+    expertTile: lazy(host, () => tileSource(format, shape, true)),
   };
 }
 
@@ -86,8 +96,8 @@ fn put(row: u32, column: u32, sum: f32) {
 `;
 const PUT_EXPERT = 'fn put(row: u32, column: u32, sum: f32) { set_out(row * p.width + column, sum); }';
 
-/** Workgroups of rows continue along z where y has too few. */
-const GROUP_OF_ROWS = '(wid.z * nwg.y + wid.y)';
+/** Workgroups of rows come first, so that those of the same part of the matrix run together; z continues x. */
+const GROUP_OF_ROWS = '(wid.z * nwg.x + wid.x)';
 
 /**
  * A few rows of `x`: eight rows of the matrix a workgroup, `slices` lanes for each, which take units in turns. A decoded
@@ -99,12 +109,12 @@ function fewSource(format: Format, count: number, slices: number, experts: boole
   const each = Array.from({ length: count }, (_, m) => m);
   const row = experts
     ? `let m0 = ${GROUP_OF_ROWS};
-let feature = wid.x * ${SLAB}u + f;
+let feature = wid.y * ${SLAB}u + f;
 let row = u32(ids(min(m0, p.m - 1u))) * p.width + feature - p.first;
 let column = feature;
 let valid = feature < p.width && row < p.rows && m0 < p.m;`
     : `let m0 = ${GROUP_OF_ROWS} * ${count}u;
-let row = wid.x * ${SLAB}u + f;
+let row = wid.y * ${SLAB}u + f;
 let column = p.first + row;
 let valid = row < p.rows;`;
   return {
@@ -157,27 +167,28 @@ if (valid && s < ${count}u && m0 + s < p.m) { put(m0 + s, column, sums[s * ${lan
   };
 }
 
-const PUT_ROW = `
-fn put_row(row: u32, column: u32, a: vec4<f32>, b: vec4<f32>, beyond: u32) {
-  for (var i = 0u; i < 8u; i++) {
-    let c = column + 8u * i;
-    if (c < beyond) { put(row, c, select(b[i & 3u], a[i & 3u], i < 4u)); }
-  }
+/** Writes those columns of a row that are among the `count` from `lowest` on. */
+const putRow = (apart: number) => `
+fn put_row(row: u32, column: u32, v: vec4<f32>, lowest: u32, count: u32) {
+  ${['x', 'y', 'z', 'w'].map((part, i) => `if (column + ${i * apart}u - lowest < count) { put(row, column + ${i * apart}u, v.${part}); }`).join('\n  ')}
 }
 `;
 
 /** Many rows. `experts`: the rows of one tile are those that `plan` lists for the tile's expert. */
-function tileSource(format: Format, experts: boolean): KernelSource {
+function tileSource(format: Format, shape: TileShape, experts: boolean): KernelSource {
   const before = experts
     ? `let tile = min(${GROUP_OF_ROWS}, p.tiles) * 3u;
-let base = plan(tile) * p.width - p.first;
+let base = i32(plan(tile) * p.width) - i32(p.first);
+// The expert's columns whose rows of the matrix lie in this piece.
+let lowest = clamp(-base, 0, i32(p.width));
+let here = clamp(i32(p.rows) - base, lowest, i32(p.width)) - lowest;
 let start = plan(tile + 1u);
 let count = plan(tile + 2u);
 let order = 3u * p.tiles + 3u + start;
-let f0 = wid.x * 64u;
-let at = place(min(base + min(f0 + li, p.width - 1u), p.rows - 1u));`
+let f0 = wid.y * 64u;
+let at = place(u32(clamp(base + i32(f0 + li), 0, i32(p.rows) - 1)));`
     : `let m0 = ${GROUP_OF_ROWS} * 64u;
-let f0 = wid.x * 64u;
+let f0 = wid.y * 64u;
 let at = place(min(f0 + li, p.rows - 1u));`;
   return {
     label: `${experts ? 'expert tile' : 'tile'} ${format.name}`,
@@ -195,33 +206,25 @@ let at = place(min(f0 + li, p.rows - 1u));`;
             ['flags', 'u32'],
           ] as const)),
     ],
-    workgroup: [TILE_LANES, 1, 1],
-    declarations: `${decoder(format)}${experts ? PUT_EXPERT : PUT}${experts ? PUT_EXPERT_ROW : PUT_ROW}${TILE_MEMORY}`,
+    workgroup: [shape.lanes, 1, 1],
+    declarations: `${decoder(format)}${experts ? PUT_EXPERT : PUT}${putRow(shape.apart)}${TILE_MEMORY}`,
     body: `${before}
-${fillTable(format, TILE_LANES)}
-${tileBody({
+${fillTable(format, shape.lanes)}
+${tileBody(shape, {
   steps: experts ? 'select(0u, p.units, count > 0u)' : 'p.units',
-  loadColumns: `let w = decode(at, u);
-  ${Array.from({ length: 8 }, (_, q) => `ws[${64 * q}u + li] = w[${q}];`).join(' ')}`,
+  loadColumns: `if (li < ${TILE}u) {
+    let w = decode(at, u);
+    ${Array.from({ length: 8 }, (_, q) => `ws[${TILE * q}u + li] = w[${q}];`).join(' ')}
+  }`,
   row: experts
     ? 'x((plan(order + min(r, count - 1u)) / p.per_row * p.units + u) * 8u + q)'
     : 'x((min(m0 + r, p.m - 1u) * p.units + u) * 8u + q)',
   store: experts
-    ? 'if (r < count) { put_row(plan(order + r), f0 + tx, a, b, base); }'
-    : 'if (m0 + r < p.m) { put_row(m0 + r, p.first + f0 + tx, a, b, p.first + p.rows); }',
+    ? 'if (r < count) { put_row(plan(order + r), f0 + c, v, u32(lowest), u32(here)); }'
+    : 'if (m0 + r < p.m) { put_row(m0 + r, p.first + f0 + c, v, p.first, p.rows); }',
 })}`,
   };
 }
-
-/** Of an expert's columns those whose matrix rows lie in this piece. */
-const PUT_EXPERT_ROW = `
-fn put_row(row: u32, column: u32, a: vec4<f32>, b: vec4<f32>, base: u32) {
-  for (var i = 0u; i < 8u; i++) {
-    let c = column + 8u * i;
-    if (c < p.width && base + c < p.rows) { put(row, c, select(b[i & 3u], a[i & 3u], i < 4u)); }
-  }
-}
-`;
 
 /** Rows of the matrix by number: one lane decodes one unit. */
 function gatherSource(format: Format): KernelSource {

@@ -92,7 +92,7 @@ export class WeightLoader {
     const singlesAt = slabs * vectors * 4 * SLAB;
     const kernels = this.#kernelsOf(format);
     try {
-      const ready = Promise.all([kernels.few[0]?.().prepare(), kernels.tile().prepare()]);
+      const ready = Promise.all([kernels.few[0]?.kernel().prepare(), kernels.tile().prepare()]);
       await Promise.all([ready, this.#fill(raw, format, storage.buffer, singlesAt, columns, units)]);
     } catch (error) {
       this.#host.release(storage);

@@ -7,11 +7,10 @@ import { ITEM, LANES } from '../wgsl.ts';
 import { UNIT } from './repack.ts';
 import type { GpuWeight, Piece } from './weight.ts';
 
-/** `recorder.dispatch` with as many workgroups along y as asked for, spread over z where one axis has too few. */
-export function dispatchRows(host: OpHost, x: number, y: number): void {
-  const most = host.gpu.facts.maxWorkgroups;
-  const z = Math.ceil(y / most);
-  host.recorder.dispatch(x, Math.ceil(y / z), z);
+/** A workgroup for each part of the matrix and of the rows, whose groups go on along z where x has too few. */
+export function dispatchParts(host: OpHost, parts: number, rowGroups: number): void {
+  const z = Math.ceil(rowGroups / host.gpu.facts.maxWorkgroups);
+  host.recorder.dispatch(Math.ceil(rowGroups / z), parts, z);
 }
 
 /** Binds the matrix part of a kernel: vectors and single words. */

@@ -1,19 +1,30 @@
 /**
- * The tiled product: 64 columns of the result by 64 rows, 32 terms at a time, by 64 lanes with 8 × 8 results each. Both
- * operands pass through workgroup memory as vectors along the terms: `ws[q * 64 + column]` and `xs[q * 64 + (row ^ q)]`
- * (the exclusive or spreads writes of one row over the banks). 16 KiB, which every adapter has.
+ * The tiled product: 64 columns of the result by 64 rows, 32 terms at a time. Both operands pass through workgroup memory
+ * as vectors along the terms: `ws[q * 64 + column]` and `xs[q * 64 + (row ^ q)]` (the exclusive or spreads writes of one
+ * row over the banks). 16 KiB, which every adapter has.
  */
+import type { DeviceFacts } from '../device.ts';
 
 /** Columns and rows of a tile. */
 export const TILE = 64;
-/** Lanes of its workgroup. */
-export const TILE_LANES = 64;
 
-const eight = [0, 1, 2, 3, 4, 5, 6, 7] as const;
+/** How a tile is shared out: each lane computes `block` × `block` results, `apart` columns and rows apart. */
+export interface TileShape {
+  readonly block: 4 | 8;
+  readonly apart: number;
+  readonly lanes: number;
+}
+
+/** Large blocks read workgroup memory less often; the compilers of software adapters take minutes over them. */
+export function tileShape(facts: DeviceFacts): TileShape {
+  const block = facts.software ? 4 : 8;
+  const apart = TILE / block;
+  return { block, apart, lanes: apart * apart };
+}
 
 export const TILE_MEMORY = `
-var<workgroup> ws: array<vec4<f32>, 512>;
-var<workgroup> xs: array<vec4<f32>, 512>;
+var<workgroup> ws: array<vec4<f32>, ${8 * TILE}>;
+var<workgroup> xs: array<vec4<f32>, ${8 * TILE}>;
 `;
 
 export interface TileParts {
@@ -23,38 +34,47 @@ export interface TileParts {
   readonly row: string;
   /** Uniform expression: how many steps there are. */
   readonly steps: string;
-  /** Statements for the results `a` and `b` of row `r`: those of columns `tx + 8 i`, i below 4 and from 4 on. */
+  /** Statement for the results `v` of row `r`: those of columns `c`, `c + apart`, `c + 2 apart` and `c + 3 apart`. */
   readonly store: string;
 }
 
+const numbers = (n: number) => Array.from({ length: n }, (_, i) => i);
+
 /** The body of `main`. */
-export function tileBody(parts: TileParts): string {
-  const sums = eight.flatMap((j) => [`c${j}a`, `c${j}b`]);
-  const products = eight.map((j) => {
-    const part = (first: number) => `vec4<f32>(${[0, 1, 2, 3].map((i) => `dot(w${first + i}, v)`).join(', ')})`;
-    return `v = xs[first + ${8 * j}u]; c${j}a += ${part(0)}; c${j}b += ${part(4)};`;
+export function tileBody({ block, apart, lanes }: TileShape, parts: TileParts): string {
+  const rows = numbers(block);
+  const quarters = numbers(block / 4);
+  const sums = rows.flatMap((j) => quarters.map((k) => `c${j}_${k}`));
+  const products = rows.map((j) => {
+    const dots = (k: number) => numbers(4).map((i) => `dot(w${4 * k + i}, v)`);
+    return `v = xs[first + ${apart * j}u]; ${quarters.map((k) => `c${j}_${k} += vec4<f32>(${dots(k).join(', ')});`).join(' ')}`;
   });
+  const stores = rows.flatMap((j) =>
+    quarters.map(
+      (k) => `{ let r = ty + ${apart * j}u; let c = tx + ${4 * k * apart}u; let v = c${j}_${k}; ${parts.store} }`,
+    ),
+  );
   return `
-let tx = li & 7u;
-let ty = li >> 3u;
+let tx = li % ${apart}u;
+let ty = li / ${apart}u;
 ${sums.map((s) => `var ${s} = vec4<f32>();`).join(' ')}
 for (var u = 0u; u < ${parts.steps}; u++) {
   workgroupBarrier();
   ${parts.loadColumns}
-  for (var t = 0u; t < 8u; t++) {
-    let r = 8u * t + ty;
-    let q = tx;
-    xs[q * 64u + (r ^ q)] = ${parts.row};
+  for (var t = li; t < ${8 * TILE}u; t += ${lanes}u) {
+    let r = t / 8u;
+    let q = t % 8u;
+    xs[q * ${TILE}u + (r ^ q)] = ${parts.row};
   }
   workgroupBarrier();
   for (var q = 0u; q < 8u; q++) {
-    let at = q * 64u + tx;
-    ${eight.map((i) => `let w${i} = ws[at + ${8 * i}u];`).join(' ')}
-    let first = q * 64u + (ty ^ q);
+    let at = q * ${TILE}u + tx;
+    ${rows.map((i) => `let w${i} = ws[at + ${apart * i}u];`).join(' ')}
+    let first = q * ${TILE}u + (ty ^ q);
     var v: vec4<f32>;
     ${products.join('\n    ')}
   }
 }
-${eight.map((j) => `{ let r = ty + ${8 * j}u; let a = c${j}a; let b = c${j}b; ${parts.store} }`).join('\n')}
+${stores.join('\n')}
 `;
 }

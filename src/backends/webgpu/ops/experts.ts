@@ -2,7 +2,7 @@ import type { OptionalOps } from '../../../core/backend.ts';
 import type { Tensor } from '../../../core/tensor.ts';
 import { kernels, type OpHost } from '../host.ts';
 import type { KernelSource } from '../kernel.ts';
-import { bindMatrix, dispatchRows, putMatrix } from '../linear/record.ts';
+import { bindMatrix, dispatchParts, putMatrix } from '../linear/record.ts';
 import { SLAB } from '../linear/repack.ts';
 import { TILE } from '../linear/tile.ts';
 import { dataOf, type GpuWeight } from '../linear/weight.ts';
@@ -85,7 +85,7 @@ export function expertOps(
           recorder.start(piece.kernels.expert()).bind(from);
           bindMatrix(recorder, piece).bind(experts).bind(out);
           putMatrix(recorder, w, piece, features).u(pairs).u(perRow);
-          dispatchRows(host, Math.ceil(features / SLAB), pairs);
+          dispatchParts(host, Math.ceil(features / SLAB), pairs);
         }
         return;
       }
@@ -97,7 +97,7 @@ export function expertOps(
         recorder.start(piece.kernels.expertTile()).bind(from);
         bindMatrix(recorder, piece).bind(plan).bind(out);
         putMatrix(recorder, w, piece, features).u(tiles).u(perRow);
-        dispatchRows(host, Math.ceil(features / TILE), tiles);
+        dispatchParts(host, Math.ceil(features / TILE), tiles);
         recorder.heavy();
       }
     },

@@ -2,9 +2,9 @@ import type { RawWeight, RequiredOps, WeightData } from '../../../core/backend.t
 import type { Tensor } from '../../../core/tensor.ts';
 import type { Weight } from '../../../core/weight.ts';
 import type { OpHost } from '../host.ts';
-import { ACCUMULATE, FEW, WITH_BIAS } from '../linear/kernels.ts';
+import { ACCUMULATE, type FewKernel, type FormatKernels, WITH_BIAS } from '../linear/kernels.ts';
 import { WeightLoader } from '../linear/load.ts';
-import { activations, bindMatrix, dispatchRows, putMatrix } from '../linear/record.ts';
+import { activations, bindMatrix, dispatchParts, putMatrix } from '../linear/record.ts';
 import { SLAB } from '../linear/repack.ts';
 import { TILE } from '../linear/tile.ts';
 import { dataOf } from '../linear/weight.ts';
@@ -31,25 +31,20 @@ export function linearOps(host: OpHost): {
         const w = dataOf(weight);
         const rows = x.rowCount;
         const from = prepared(x, w, out);
-        const few = rows === 1 ? 0 : rows <= 4 ? 1 : 2;
         const tiled = rows > FEW_ROWS;
         const flags = (options.bias ? WITH_BIAS : 0) | (options.accumulate ? ACCUMULATE : 0);
         for (const piece of w.pieces) {
-          const { kernels } = piece;
-          recorder
-            .start(tiled ? kernels.tile() : (kernels.few[few] as () => ReturnType<typeof kernels.tile>)())
-            .bind(from);
+          const few = fewOf(piece.kernels, rows);
+          recorder.start(tiled ? piece.kernels.tile() : few.kernel()).bind(from);
           bindMatrix(recorder, piece);
           if (options.bias) recorder.bind(options.bias);
           else recorder.bindStorage(piece.storage);
           recorder.bind(out);
           putMatrix(recorder, w, piece, weight.shape[0]).u(rows).u(flags);
           if (tiled) {
-            dispatchRows(host, Math.ceil(piece.rows / TILE), Math.ceil(rows / TILE));
+            dispatchParts(host, Math.ceil(piece.rows / TILE), Math.ceil(rows / TILE));
             recorder.heavy();
-          } else {
-            dispatchRows(host, Math.ceil(piece.rows / SLAB), Math.ceil(rows / (FEW[few] as { rows: number }).rows));
-          }
+          } else dispatchParts(host, Math.ceil(piece.rows / SLAB), Math.ceil(rows / few.rows));
         }
       },
       ...matmulOps(host),
@@ -67,4 +62,10 @@ export function linearOps(host: OpHost): {
       }
     },
   };
+}
+
+/** The kernel for so many rows: the smallest that takes them at once, else the largest. */
+function fewOf({ few }: FormatKernels, rows: number): FewKernel {
+  for (let i = 0; i < few.length; i++) if ((few[i] as FewKernel).rows >= rows) return few[i] as FewKernel;
+  return few[few.length - 1] as FewKernel;
 }

@@ -1,10 +1,10 @@
 import type { RequiredOps } from '../../../core/backend.ts';
 import { lazy, type OpHost } from '../host.ts';
 import type { KernelSource } from '../kernel.ts';
-import { TILE, TILE_LANES, TILE_MEMORY, tileBody } from '../linear/tile.ts';
+import { TILE, TILE_MEMORY, type TileShape, tileBody, tileShape } from '../linear/tile.ts';
 
 /** `[m, k] × [k, n]`, or `[n, k]` when `transposed`, one product for each step along z. */
-function source(transposed: boolean): KernelSource {
+function source(shape: TileShape, transposed: boolean): KernelSource {
   const term = transposed
     ? 'if (c < p.n && k < p.k) { v = b((batch * p.n + c) * p.k + k); }'
     : 'if (c < p.n && k < p.k) { v = b((batch * p.k + k) * p.n + c); }';
@@ -21,7 +21,7 @@ function source(transposed: boolean): KernelSource {
       ['n', 'u32'],
       ['first', 'u32'],
     ],
-    workgroup: [TILE_LANES, 1, 1],
+    workgroup: [shape.lanes, 1, 1],
     declarations: `${TILE_MEMORY}
 fn left(row: u32, k: u32) -> f32 {
   var v = 0.0;
@@ -36,34 +36,30 @@ fn right(batch: u32, c: u32, k: u32) -> f32 {
   ${term}
   return v;
 }
-fn put_row(row: u32, column: u32, a: vec4<f32>, b: vec4<f32>) {
-  for (var i = 0u; i < 8u; i++) {
-    let c = column + 8u * i;
-    if (c < p.n) { set_out(row * p.n + c, select(b[i & 3u], a[i & 3u], i < 4u)); }
-  }
+fn put(row: u32, column: u32, v: f32) {
+  if (column < p.n) { set_out(row * p.n + column, v); }
 }`,
     body: `
 let batch = p.first + wid.z;
-let m0 = wid.y * 64u;
-let f0 = wid.x * 64u;
-${tileBody({
+let m0 = wid.x * 64u;
+let f0 = wid.y * 64u;
+${tileBody(shape, {
   steps: '((p.k + 31u) / 32u)',
-  loadColumns: `for (var q = 0u; q < 8u; q++) {
-    let k = u * 32u + 4u * q;
-    let c = f0 + li;
-    ws[64u * q + li] = vec4<f32>(right(batch, c, k), right(batch, c, k + 1u), right(batch, c, k + 2u), right(batch, c, k + 3u));
-  }
-  let row0 = batch * p.m;`,
-  row: `row_of(row0 + min(m0 + r, p.m - 1u), u * 32u + 4u * q)`,
-  store: 'if (m0 + r < p.m) { put_row(batch * p.m + m0 + r, f0 + tx, a, b); }',
+  loadColumns: `for (var t = li; t < ${8 * TILE}u; t += ${shape.lanes}u) {
+    let k = u * 32u + t / ${TILE}u * 4u;
+    let c = f0 + t % ${TILE}u;
+    ws[t] = vec4<f32>(right(batch, c, k), right(batch, c, k + 1u), right(batch, c, k + 2u), right(batch, c, k + 3u));
+  }`,
+  row: `row_of(batch * p.m + min(m0 + r, p.m - 1u), u * 32u + 4u * q)`,
+  store: `if (m0 + r < p.m) { ${['x', 'y', 'z', 'w'].map((part, i) => `put(batch * p.m + m0 + r, f0 + c + ${i * shape.apart}u, v.${part});`).join(' ')} }`,
 })}`,
   };
 }
 
 export function matmulOps(host: OpHost): Pick<RequiredOps, 'matmul'> {
   const { recorder } = host;
-  const plain = lazy(host, () => source(false));
-  const transposedKernel = lazy(host, () => source(true));
+  const plain = lazy(host, () => source(tileShape(host.gpu.facts), false));
+  const transposedKernel = lazy(host, () => source(tileShape(host.gpu.facts), true));
   return {
     matmul(out, a, b, transposed) {
       const m = a.dim(-2);
@@ -78,7 +74,7 @@ export function matmulOps(host: OpHost): Pick<RequiredOps, 'matmul'> {
           .bind(b)
           .bind(out);
         recorder.u(m).u(a.width).u(n).u(first);
-        recorder.dispatch(Math.ceil(n / TILE), Math.ceil(m / TILE), count);
+        recorder.dispatch(Math.ceil(m / TILE), Math.ceil(n / TILE), count);
         if (m >= TILE) recorder.heavy();
       }
     },
