@@ -1,8 +1,7 @@
 /** Runtimes that withhold something: shared memory, workers, WebAssembly, a whole download. */
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest';
-import { letters, loadTiny, TINY_FOLDER } from '../e2e/tiny.ts';
+import { letters, loadTiny } from '../e2e/tiny.ts';
 import { APP, badNetworkTask, MOUNTS, taskOf } from './app.ts';
 import { BUNDLES, bundlers, freshFolder } from './bundlers.ts';
 import { type Browser, startChromium } from './chromium.ts';
@@ -41,7 +40,7 @@ describe('pages', () => {
     if (typeof browser === 'string') return context.skip(browser);
     const server = await serve({ mounts, headers: { ...ISOLATED, ...settings.headers } });
     try {
-      const task = { ...taskOf('cpu', server.origin), ...settings.expected };
+      const task = { ...(await taskOf('cpu', server.origin)), ...settings.expected };
       return passed(await smokeInPage(browser, `${server.origin}${PAGE}`, task, settings.before)).backend;
     } finally {
       await server.stop();
@@ -73,7 +72,7 @@ describe('pages', () => {
     const expected = [...((await here.complete(ids, { sampling })).choices[0]?.tokenIds ?? [])];
     await here.dispose();
     const headers = { ...ISOLATED, 'Content-Security-Policy': "script-src 'self'" };
-    const server = await serve({ mounts: { ...mounts, tiny: fileURLToPath(TINY_FOLDER) }, headers });
+    const server = await serve({ mounts, headers });
     try {
       const task = { scenario: 'continuation', url: `${server.origin}/tiny/model.gguf`, ids, expected };
       const { backend } = passed(await smokeInPage(browser, `${server.origin}${PAGE}`, task));

@@ -30,7 +30,7 @@ describe('bundles', () => {
         const place = `${name}-${runs}`.replace(/\W+/g, '-');
         const folder = freshFolder(place);
         await bundle(folder);
-        const task = taskOf('cpu', server.origin);
+        const task = await taskOf('cpu', server.origin);
         if (runs === 'node') {
           const command = [process.execPath, join(folder, 'module.mjs'), JSON.stringify(task)];
           return (await resultOf(command, { cwd: folder })) as SmokeResult;
@@ -49,7 +49,7 @@ describe('bundles', () => {
       if (typeof browser === 'string') return { skipped: browser };
       const { page, close } = await developWithVite(ISOLATED);
       try {
-        return await smokeInPage(browser, page, taskOf('cpu', server.origin));
+        return await smokeInPage(browser, page, await taskOf('cpu', server.origin));
       } finally {
         await close();
       }

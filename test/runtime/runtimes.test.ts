@@ -1,12 +1,16 @@
 /** One smoke suite in every runtime, on every back-end that it offers, with the package as it is published. */
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, it } from 'vitest';
-import { APP, BACKENDS, MOUNTS, taskOf } from './app.ts';
+import { APP, BACKENDS, type BackendName, MOUNTS, type ModelName, taskOf } from './app.ts';
 import { type Browser, startChromium } from './chromium.ts';
 import { cell, type SmokeResult } from './matrix.ts';
 import { smokeInPage } from './page.ts';
 import { NOT_INSTALLED, resultOf, serverRuntimes } from './runtimes.ts';
 import { type FileServer, ISOLATED, serve } from './server.ts';
+
+/** On software adapters the large model runs once; everywhere else a small one must do. */
+const modelOf = (runtime: string, backend: BackendName): ModelName =>
+  backend === 'cpu' || runtime === `Node ${process.versions.node.split('.')[0]}, ES module` ? 'embedded' : 'tiny';
 
 let server: FileServer;
 beforeAll(async () => {
@@ -20,7 +24,7 @@ describe('servers and the command line', () => {
       it(`${name}: ${backend}`, (context) =>
         cell(context, name, backend, async () => {
           if (command === undefined) return { skipped: NOT_INSTALLED };
-          const task = JSON.stringify(taskOf(backend, server.origin));
+          const task = JSON.stringify(await taskOf(backend, server.origin, modelOf(name, backend)));
           return (await resultOf([...command, join(APP, program), task], { cwd: APP })) as SmokeResult;
         }));
     }
@@ -46,7 +50,8 @@ describe('browsers', () => {
           if (typeof browser === 'string') return { skipped: browser };
           const pages = await serve({ mounts: MOUNTS, headers });
           try {
-            return await smokeInPage(browser, `${pages.origin}/app/page.html`, taskOf(backend, pages.origin));
+            const task = await taskOf(backend, pages.origin, modelOf(name, backend));
+            return await smokeInPage(browser, `${pages.origin}/app/page.html`, task);
           } finally {
             await pages.stop();
           }

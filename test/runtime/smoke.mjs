@@ -16,7 +16,7 @@ export async function smoke(library, task) {
   const { loadModel, AbortError, ChannelError } = library;
   const { device, adapter, chat, raw, tokens } = task;
   const options = { device, ...(adapter === undefined ? {} : { adapter }) };
-  const sampling = { topK: 1, maxLen: tokens };
+  const sampling = { topK: 1, maxLen: tokens, ignoreEos: true };
   const question = { messages: [{ role: 'user', content: chat.text }], sampling };
   const passed = [];
   const check = async (name, run) => {
@@ -64,7 +64,7 @@ export async function smoke(library, task) {
     same(chunks > 2, true, 'more than two chunks');
   });
   await check('abort', async () => {
-    const long = { ...question, sampling: { topK: 1, maxLen: 500, ignoreEos: true } };
+    const long = { ...question, sampling: { ...sampling, maxLen: 200 } };
     const stop = new AbortController();
     let reason;
     let seen = 0;
