@@ -245,9 +245,10 @@ export interface SsmScanOptions {
 }
 
 export interface GatedDeltaOptions {
-  /** Each serves `valueHeads / keyHeads` consecutive value heads. */
+  /** Each serves `valueHeads / keyHeads` value heads: consecutive ones, or every `keyHeads`-th where `cyclic`. */
   readonly keyHeads: number;
   readonly valueHeads: number;
+  readonly cyclic?: boolean | undefined;
   readonly keyDim: number;
   readonly valueDim: number;
   /** First column of `gates` that takes part: `valueHeads` of `b`, then as many of `a`. */

@@ -110,13 +110,13 @@ export const recurrentCases: readonly Case[] = [
   define(
     'gatedDelta',
     detail,
-    fc.record({ plan, keyHeads: small, share: small, keyDim: dim, valueDim: dim }),
+    fc.record({ plan, keyHeads: small, share: small, keyDim: dim, valueDim: dim, cyclic: fc.boolean() }),
     (e, p) => {
       const { keyHeads, keyDim, valueDim } = p;
       const valueHeads = keyHeads * p.share;
       const options = {
         ...{ keyHeads, valueHeads, keyDim, valueDim, start: p.plan.before, scale: keyDim ** -0.5, eps: 1e-6 },
-        ...{ decay: decays(e, valueHeads), bias: e.normal([valueHeads]) },
+        ...{ decay: decays(e, valueHeads), bias: e.normal([valueHeads]), cyclic: p.cyclic },
       };
       return run(e, p.plan, [valueHeads, keyDim, valueDim], (state, batch) => {
         const x = e.normal([batch.rows, 2 * keyHeads * keyDim + valueHeads * valueDim]);

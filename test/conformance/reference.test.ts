@@ -358,6 +358,20 @@ describe('recurrent', () => {
     const next = ops.gatedDelta(x, tensor([0, 0], [1, 2]), state, decode(1, 1), options);
     const known = 4 / Math.E;
     await expectClose(next, [0.5 * (known + (8 - known) / 2)]);
+    // Four value heads under two key heads, of which the second one's query and key are at right angles.
+    const four = {
+      ...options,
+      keyHeads: 2,
+      valueHeads: 4,
+      scale: 1,
+      decay: tensor([-1, -1, -1, -1]),
+      bias: tensor([0, 0, 0, 0]),
+    };
+    const values = tensor([1, 0, 1, 0, 1, 0, 0, 1, 2, 4, 6, 8], [1, 12]);
+    const gates = tensor([0, 0, 0, 0, 0, 0, 0, 0], [1, 8]);
+    const empty = tensor(new Array(16).fill(0), [2, 4, 2, 1]);
+    await expectClose(ops.gatedDelta(values, gates, empty, decode(0, 1), four), [1, 2, 0, 0]);
+    await expectClose(ops.gatedDelta(values, gates, empty, decode(0, 1), { ...four, cyclic: true }), [1, 0, 3, 0]);
   });
 });
 

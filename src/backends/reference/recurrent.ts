@@ -84,7 +84,7 @@ export function gatedDelta(
   batch: Batch,
   o: GatedDeltaOptions,
 ): void {
-  const { keyHeads, valueHeads: heads, keyDim, valueDim, scale, eps } = o;
+  const { keyHeads, valueHeads: heads, keyDim, valueDim, scale, eps, cyclic } = o;
   const [from, to, gate] = [floats(x), floats(out), floats(gates)];
   const [decay, bias] = [floats(o.decay), floats(o.bias)];
   const inverseLength = (at: number) => {
@@ -95,7 +95,8 @@ export function gatedDelta(
   forSequences(state, batch, (s, first, end) => {
     for (let r = first; r < end; r++) {
       for (let h = 0; h < heads; h++) {
-        const query = r * x.width + Math.floor((h * keyHeads) / heads) * keyDim;
+        const keyHead = cyclic ? h % keyHeads : Math.floor((h * keyHeads) / heads);
+        const query = r * x.width + keyHead * keyDim;
         const key = query + keyHeads * keyDim;
         const value = r * x.width + 2 * keyHeads * keyDim + h * valueDim;
         const at = r * gates.width + o.start + h;

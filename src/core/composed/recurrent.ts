@@ -68,10 +68,10 @@ export function composedGatedDelta(
   batch: Batch,
   options: GatedDeltaOptions,
 ): void {
-  const { keyHeads, valueHeads: heads, keyDim, valueDim, start, decay, bias, eps } = options;
+  const { keyHeads, valueHeads: heads, keyDim, valueDim, start, decay, bias, eps, cyclic } = options;
   const keys = keyHeads * keyDim;
   const column = (t: Tensor) => t.reshape([heads, 1]);
-  const unit = (t: Tensor) => norm(perHead(t, keyHeads, heads, keyDim), { kind: 'l2', eps });
+  const unit = (t: Tensor) => norm(perHead(t, keyHeads, heads, keyDim, cyclic), { kind: 'l2', eps });
   forSequences(state, batch, (s, first, end) => {
     const cube = s.reshape([heads, keyDim, valueDim]);
     for (let r = first; r < end; r++) {
@@ -108,8 +108,12 @@ function forSequences(state: Tensor, batch: Batch, visit: (state: Tensor, first:
   }
 }
 
-/** `[1, groups * width]`, shared by the heads of each group, as `[heads, width]`. */
-function perHead(t: Tensor, groups: number, heads: number, width: number): Tensor {
+/** `[1, groups * width]`, shared by consecutive heads or in turn, as `[heads, width]`. */
+function perHead(t: Tensor, groups: number, heads: number, width: number, cyclic = false): Tensor {
+  if (cyclic) {
+    const turns = expand(t.reshape([1, groups, width]), [heads / groups, groups, width]);
+    return turns.reshape([heads, width]);
+  }
   const shared = expand(t.reshape([groups, 1, width]), [groups, heads / groups, width]);
   return shared.reshape([heads, width]);
 }

@@ -43,7 +43,7 @@ export function experts({ keys }: GgufFacts): Config {
 }
 
 /** Rows of the first tensor of a name in any layer: widths that the metadata may leave out. */
-function rowsOf({ tensors, layers }: GgufFacts, stem: string): number | undefined {
+export function rowsOf({ tensors, layers }: GgufFacts, stem: string): number | undefined {
   for (let i = 0; i < layers; i++) {
     const shape = tensors.get(`blk.${i}.${stem}`)?.shape;
     if (shape) return shape[shape.length - 2];
@@ -51,7 +51,7 @@ function rowsOf({ tensors, layers }: GgufFacts, stem: string): number | undefine
   return undefined;
 }
 
-function has(f: GgufFacts, stem: string): boolean {
+export function has(f: GgufFacts, stem: string): boolean {
   return [...f.tensors.keys()].some((name) => name.endsWith(`.${stem}`));
 }
 

@@ -6,7 +6,7 @@ import { GgufKeys } from './ggufKeys.ts';
 import type { GgufArch } from './ggufNames.ts';
 import { GGUF_ARCHES, hfName } from './ggufNames.ts';
 import { ROPE_TENSORS, ropeParameters } from './ggufRope.ts';
-import { lessOne, unpairRows } from './ggufRows.ts';
+import { lessOne, logOfDecay, unpairRows } from './ggufRows.ts';
 import { sourceOf, sourceTensors } from './weightSource.ts';
 
 export interface GgufModel {
@@ -95,10 +95,12 @@ async function configOf(keys: GgufKeys, arch: GgufArch, tensors: ReadonlyMap<str
     model_type: arch.modelType,
     vocab_size: table.shape[0],
     hidden_size: hidden,
-    intermediate_size: size('feed_forward_length'),
+    intermediate_size: arch.mixedLayers
+      ? keys.optionalCount('feed_forward_length') || undefined
+      : size('feed_forward_length'),
     num_hidden_layers: layers,
     num_attention_heads: heads,
-    num_key_value_heads: arch.latent || !keys.has('attention.head_count_kv') ? heads : size('attention.head_count_kv'),
+    num_key_value_heads: arch.latent || !keys.has(KEY_HEADS) ? heads : (keyHeads(keys, arch) ?? size(KEY_HEADS)),
     head_dim: headDim,
     max_position_embeddings: keys.count('context_length'),
     original_max_position_embeddings: keys.optionalCount('rope.scaling.original_context_length'),
@@ -114,6 +116,19 @@ async function configOf(keys: GgufKeys, arch: GgufArch, tensors: ReadonlyMap<str
     bos_token_id: keys.tokenId('bos'),
     eos_token_id: keys.tokenId('eos'),
   };
+}
+
+const KEY_HEADS = 'attention.head_count_kv';
+
+/** Key heads of the layers that have attention, where some have none. */
+function keyHeads(keys: GgufKeys, arch: GgufArch): number | undefined {
+  const some = arch.mixedLayers ? keys.list(KEY_HEADS)?.filter((n) => n !== 0) : undefined;
+  if (some?.some((n) => n !== some[0])) {
+    throw new UnsupportedError(`${KEY_HEADS}: expected one number where there is attention, got different ones`, {
+      feature: `${KEY_HEADS} per layer`,
+    });
+  }
+  return some?.[0] as number | undefined;
 }
 
 /** Which layers are windowed, where the file says so: every nth is not, or one flag a layer. */
@@ -140,7 +155,8 @@ function translated(arch: GgufArch, c: Config, tensors: ReadonlyMap<string, Sour
     let t: SourceTensor = name === undefined ? stored : { ...stored, name };
     if (arch.pairedRows && /\.attn_q\./.test(ggufName)) t = unpairRows(t, c.num_attention_heads, c.head_dim);
     if (arch.pairedRows && /\.attn_k\./.test(ggufName)) t = unpairRows(t, c.num_key_value_heads, c.head_dim);
-    if (arch.normsAddOne && /norm\.weight$/.test(ggufName)) t = lessOne(t);
+    if (arch.normsAddOne && /norm\.weight$/.test(ggufName) && !/ssm_norm/.test(ggufName)) t = lessOne(t);
+    if (arch.mixedLayers && /\.ssm_a$/.test(ggufName)) t = logOfDecay(t);
     out.set(t.name, t);
   }
   return out;

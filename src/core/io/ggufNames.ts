@@ -2,6 +2,7 @@
 import { DENSE_ARCHES } from './ggufDense.ts';
 import type { GgufFacts } from './ggufExperts.ts';
 import * as experts from './ggufExperts.ts';
+import * as hybrid from './ggufHybrid.ts';
 
 export interface GgufArch {
   /** The `architectures` entry. `windowed` stands in its place where the file states a sliding window. */
@@ -12,6 +13,8 @@ export interface GgufArch {
   readonly blocks?: string;
   /** Names outside of blocks that differ from `MODEL`. */
   readonly ends?: Readonly<Record<string, string>>;
+  /** Layers are of several kinds: those without attention have no key heads, and widths may be left out. */
+  readonly mixedLayers?: boolean;
   /** Names of block tensors that differ from `BARE`. */
   readonly bare?: Readonly<Record<string, string>>;
   /** Stems of block tensors that differ from `BLOCK`. */
@@ -227,21 +230,80 @@ export const GGUF_ARCHES: Readonly<Record<string, GgufArch>> = {
   },
   smollm3: { hf: 'SmolLM3ForCausalLM', modelType: 'smollm3', pairedRows: true },
   ...DENSE_ARCHES,
+  granitehybrid: {
+    hf: 'GraniteMoeHybridForCausalLM',
+    modelType: 'granitemoehybrid',
+    names: hybrid.GRANITE,
+    bare: hybrid.MAMBA,
+    pairedRows: true,
+    mixedLayers: true,
+    reads: hybrid.GRANITE_KEYS,
+    config: hybrid.granite,
+  },
+  qwen3next: {
+    hf: 'Qwen3NextForCausalLM',
+    modelType: 'qwen3_next',
+    names: { ...SHARED('shared_expert'), ...hybrid.DELTA_NET },
+    bare: hybrid.DELTA_BARE,
+    normsAddOne: true,
+    partialRotary: true,
+    mixedLayers: true,
+    reads: experts.EXPERT_KEYS,
+    config: hybrid.qwen3Next,
+  },
+  qwen35: {
+    hf: 'Qwen3_5ForCausalLM',
+    modelType: 'qwen3_5_text',
+    names: hybrid.DELTA_NET,
+    bare: hybrid.DELTA_BARE,
+    normsAddOne: true,
+    partialRotary: true,
+    mixedLayers: true,
+    config: hybrid.qwen35,
+  },
+  qwen35moe: {
+    hf: 'Qwen3_5MoeForCausalLM',
+    modelType: 'qwen3_5_moe_text',
+    names: { ...SHARED('shared_expert'), ...hybrid.DELTA_NET },
+    bare: hybrid.DELTA_BARE,
+    normsAddOne: true,
+    partialRotary: true,
+    mixedLayers: true,
+    reads: experts.EXPERT_KEYS,
+    config: hybrid.qwen35Experts,
+  },
+  lfm2: {
+    hf: 'Lfm2ForCausalLM',
+    modelType: 'lfm2',
+    ends: hybrid.LFM2_ENDS,
+    names: hybrid.LFM2,
+    mixedLayers: true,
+    config: hybrid.lfm2,
+  },
+  lfm2moe: {
+    hf: 'Lfm2MoeForCausalLM',
+    modelType: 'lfm2_moe',
+    ends: hybrid.LFM2_ENDS,
+    names: hybrid.LFM2,
+    bare: { 'exp_probs_b.bias': 'feed_forward.expert_bias' },
+    mixedLayers: true,
+    reads: experts.ROUTING_KEYS,
+    config: hybrid.lfm2Experts,
+  },
 };
 
 /** `blk.3.attn_q.weight` → `model.layers.3.self_attn.q_proj.weight`; `undefined` for a name the architecture lacks. */
 export function hfName(arch: GgufArch, name: string): string | undefined {
-  const match = /^(?:blk\.(\d+)\.)?(\w+)(?:\.(\d+))?\.(weight|bias|scale)$/.exec(name);
+  const [, block, whole = name] = /^blk\.(\d+)\.(.+)$/.exec(name) ?? [];
+  const at = `${arch.blocks ?? 'model.layers'}.${block}`;
+  const bare = { ...BARE, ...arch.bare };
+  if (block !== undefined && Object.hasOwn(bare, whole)) return `${at}.${bare[whole]}`;
+  const match = /^([\w.]+?)(?:\.(\d+))?\.(weight|bias)$/.exec(whole);
   if (!match) return undefined;
-  const [, block, stem = '', expert, kind] = match;
+  const [, stem = '', expert, kind] = match;
   const ends = { ...MODEL, ...arch.ends };
   if (block === undefined) return Object.hasOwn(ends, stem) ? `${ends[stem]}.${kind}` : undefined;
-  const at = `${arch.blocks ?? 'model.layers'}.${block}`;
   const names = { ...BLOCK, ...arch.names };
-  const bare = { ...BARE, ...arch.bare };
-  const whole = `${stem}.${kind}`;
-  if (Object.hasOwn(bare, whole)) return `${at}.${bare[whole]}`;
-  if (kind === 'scale') return undefined;
   if (expert !== undefined) {
     // Older files keep every expert for itself.
     const found = Object.hasOwn(names, `${stem}_exps`) ? names[`${stem}_exps`] : undefined;

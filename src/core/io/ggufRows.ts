@@ -73,6 +73,15 @@ function reorder(
 
 /** A norm weight stored as `1 + w`, as `w`. */
 export function lessOne(t: SourceTensor): SourceTensor {
+  return mapped(t, (v) => v - 1);
+}
+
+/** Decay rates stored as they are, negative, as logarithms of their size. */
+export function logOfDecay(t: SourceTensor): SourceTensor {
+  return mapped(t, (v) => Math.log(-v));
+}
+
+function mapped(t: SourceTensor, change: (value: number) => number): SourceTensor {
   if (t.type.name !== 'F32') throw notPlain(t);
   const width = t.shape[t.shape.length - 1] ?? 1;
   return {
@@ -80,7 +89,7 @@ export function lessOne(t: SourceTensor): SourceTensor {
     async readRows(first, rows, target) {
       const values = new Float32Array(rows * width);
       await t.readRows(first, rows, new Uint8Array(values.buffer));
-      for (let i = 0; i < values.length; i++) values[i] = (values[i] as number) - 1;
+      for (let i = 0; i < values.length; i++) values[i] = change(values[i] as number);
       target.set(new Uint8Array(values.buffer));
     },
   };

@@ -16,6 +16,8 @@ export interface DeltaNetSpec {
   readonly kernel: number;
   readonly activation: Activation;
   readonly eps: number;
+  /** Key heads serve value heads in turn instead of runs of them. */
+  readonly cyclic?: boolean | undefined;
 }
 
 /** Added to the squared length that queries and keys are divided by. */
@@ -26,12 +28,12 @@ export function deltaNet(w: Weights, d: DeltaNetSpec): Mixer {
   const { hidden, keyHeads, valueHeads, keyDim, valueDim } = d;
   const channels = 2 * keyHeads * keyDim + valueHeads * valueDim;
   const inner = valueHeads * valueDim;
-  const input = projection(w, w.has('in_proj_qkvz.weight') ? byKeyHead(d) : apart(d), hidden, false);
+  const input = projection(w, [...inputs(w, d), ...gates(w, d)], hidden, false);
   const output = projection(w, [{ name: 'out_proj', rows: hidden }], inner, false);
   const conv = shortConv(w.at('conv1d'), { channels, kernel: d.kernel, bias: false, activation: d.activation });
   const delta: GatedDeltaOptions = {
     ...{ keyHeads, valueHeads, keyDim, valueDim, start: channels + inner, scale: keyDim ** -0.5, eps: LENGTH_EPS },
-    ...{ decay: decayRates(w, valueHeads), bias: w.tensor('dt_bias', [valueHeads]) },
+    ...{ decay: decayRates(w, valueHeads), bias: w.tensor('dt_bias', [valueHeads]), cyclic: d.cyclic },
   };
   const headNorm: NormOptions = {
     ...{ kind: 'rms', eps: d.eps, groups: valueHeads, weight: repeated(w, 'norm.weight', valueDim, valueHeads) },
@@ -45,36 +47,42 @@ export function deltaNet(w: Weights, d: DeltaNetSpec): Mixer {
   };
 }
 
-function apart({ keyHeads, valueHeads, keyDim, valueDim }: DeltaNetSpec): readonly ProjectionPart[] {
-  const inner = valueHeads * valueDim;
-  return [
-    { name: 'in_proj_qkv', rows: 2 * keyHeads * keyDim + inner },
-    { name: 'in_proj_z', rows: inner },
-    { name: 'in_proj_b', rows: valueHeads },
-    { name: 'in_proj_a', rows: valueHeads },
-  ];
+/** Rows `[at, at + count)` of each of `heads` parts of `stride` rows. */
+function ofEach(heads: number, stride: number, at: number, count: number): Runs {
+  return Array.from({ length: heads }, (_, k) => [k * stride + at, count] as const);
 }
 
-/** Stored by key head: the rows of its query, key, values and output gates, and those of its two gates. */
-function byKeyHead({ keyHeads, valueHeads, keyDim, valueDim }: DeltaNetSpec): readonly ProjectionPart[] {
-  const served = valueHeads / keyHeads;
-  const values = served * valueDim;
-  const wide = 2 * keyDim + 2 * values;
-  const runs = (stride: number, at: number, count: number): Runs =>
-    Array.from({ length: keyHeads }, (_, k) => [k * stride + at, count] as const);
-  return [
-    {
-      ...{ name: 'in_proj_qkvz', rows: keyHeads * wide, stored: keyHeads * wide },
-      runs: [
-        ...runs(wide, 0, keyDim),
-        ...runs(wide, keyDim, keyDim),
-        ...runs(wide, 2 * keyDim, values),
-        ...runs(wide, 2 * keyDim + values, values),
-      ],
-    },
-    {
-      ...{ name: 'in_proj_ba', rows: 2 * valueHeads, stored: 2 * valueHeads },
-      runs: [...runs(2 * served, 0, served), ...runs(2 * served, served, served)],
-    },
+/** Queries, keys, values and output gates: apart, or one part for each key head with the rows of all four. */
+function inputs(w: Weights, { keyHeads, valueHeads, keyDim, valueDim }: DeltaNetSpec): readonly ProjectionPart[] {
+  const inner = valueHeads * valueDim;
+  if (!w.has('in_proj_qkvz.weight')) {
+    return [
+      { name: 'in_proj_qkv', rows: 2 * keyHeads * keyDim + inner },
+      { name: 'in_proj_z', rows: inner },
+    ];
+  }
+  const values = inner / keyHeads;
+  const stride = 2 * keyDim + 2 * values;
+  const rows = keyHeads * stride;
+  const runs = [
+    ...ofEach(keyHeads, stride, 0, keyDim),
+    ...ofEach(keyHeads, stride, keyDim, keyDim),
+    ...ofEach(keyHeads, stride, 2 * keyDim, values),
+    ...ofEach(keyHeads, stride, 2 * keyDim + values, values),
   ];
+  return [{ name: 'in_proj_qkvz', rows, stored: rows, runs }];
+}
+
+/** The two gates of the recurrence, likewise. */
+function gates(w: Weights, { keyHeads, valueHeads }: DeltaNetSpec): readonly ProjectionPart[] {
+  if (!w.has('in_proj_ba.weight')) {
+    return [
+      { name: 'in_proj_b', rows: valueHeads },
+      { name: 'in_proj_a', rows: valueHeads },
+    ];
+  }
+  const served = valueHeads / keyHeads;
+  const rows = 2 * valueHeads;
+  const runs = [...ofEach(keyHeads, 2 * served, 0, served), ...ofEach(keyHeads, 2 * served, served, served)];
+  return [{ name: 'in_proj_ba', rows, stored: rows, runs }];
 }

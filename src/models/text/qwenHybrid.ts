@@ -22,6 +22,8 @@ const config = textConfig.extend({
   linear_num_value_heads: s.or(s.count, 32),
   layer_types: s.optional(s.array(s.oneOf('full_attention', 'linear_attention'))),
   full_attention_interval: s.or(s.count, 4),
+  /** In no published configuration: the order of value heads in GGUF files of Qwen 3.5. */
+  linear_cyclic_heads: s.or(s.boolean, false),
 });
 type Config = s.Infer<typeof config>;
 
@@ -67,6 +69,7 @@ function hybrid(
             kernel: c.linear_conv_kernel_dim,
             activation: c.hidden_act,
             eps: c.rms_norm_eps,
+            cyclic: c.linear_cyclic_heads,
           }),
   });
 }

@@ -76,6 +76,7 @@ export function recurrentOps(host: OpHost): RecurrentOps {
       words[c + at.heads] = o.valueHeads;
       words[c + at.share] = o.valueHeads / o.keyHeads;
       words[c + at.keyHeads] = o.keyHeads;
+      words[c + at.cyclic] = o.cyclic ? 1 : 0;
       words[c + at.keyDim] = o.keyDim;
       words[c + at.valueDim] = o.valueDim;
       floats[c + at.scale] = o.scale;

@@ -27,6 +27,7 @@ export const gatedDelta = defineKernel({
     ...{ out: 'i32', x: 'i32', gates: 'i32', state: 'i32', decay: 'i32', bias: 'i32' },
     ...SEQUENCE_FIELDS,
     ...{ gateStride: 'i32', heads: 'i32', share: 'i32', keyHeads: 'i32', keyDim: 'i32', valueDim: 'i32' },
+    cyclic: 'i32',
     ...{ scale: 'f32', eps: 'f32' },
   },
   emit(f, a, ctx) {
@@ -43,7 +44,8 @@ export const gatedDelta = defineKernel({
       const at = f.i32('ofHead', i32.shl(head, 2));
       const of = (name: string, p: typeof at) => f.v128(name, v128.load32Splat(i32.add(p, at)));
       const [bias, decay] = [of('bias', a.bias), of('decay', a.decay)];
-      const ofKey = f.i32('ofKey', i32.mul(i32.divU(head, a.share), keyBytes));
+      const keyHead = i32.select(a.cyclic, i32.remU(head, a.keyHeads), i32.divU(head, a.share));
+      const ofKey = f.i32('ofKey', i32.mul(keyHead, keyBytes));
       f.for(row, first, end, 1, () => {
         const gate = f.i32('gate', i32.add(i32.add(a.gates, at), i32.shl(i32.mul(row, a.gateStride), 2)));
         const b = f.v128('b', v128.load32Splat(gate));
@@ -111,7 +113,7 @@ export const gatedDelta = defineKernel({
         const bias = f32[word(a.bias) + head]!;
         const { fade, strength } = gatesOf(m, f32[gate]!, f32[gate + heads]!, bias, f32[word(a.decay) + head]!);
         const own = word(a.x) + row * (2 * keys + heads * valueDim);
-        const query = own + Math.floor(head / a.share) * keyDim;
+        const query = own + (a.cyclic ? head % keyHeads : Math.floor(head / a.share)) * keyDim;
         const key = query + keys;
         const power = (from: number) =>
           reduceTwin(keyDim, 0, (sum, i) => m.madd(f32[from + i]!, f32[from + i]!, sum), m.add);
