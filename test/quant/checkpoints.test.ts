@@ -1,6 +1,7 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { createCpuBackend } from '../../src/backends/cpu/index.ts';
 import type { Backend } from '../../src/core/backend.ts';
@@ -128,15 +129,17 @@ afterEach(async () => {
   for (const b of live.splice(0)) await b.dispose();
 });
 
-const LLAMA = new URL('../fixtures/models/llama/', import.meta.url);
-const CONFIG = JSON.parse(readFileSync(new URL('config.json', LLAMA), 'utf8')) as Record<string, unknown>;
+const MODELS = new URL('../fixtures/models/', import.meta.url);
 const PROMPT = [1, 17, 200, 45, 9, 88, 131, 4, 250, 33, 7];
 
-/** The small Llama with its projections packed in some way, and with what they then stand for. */
+/** A small model with its projections packed in some way, and with what they then stand for. */
 async function twoFolders(
   kind: Kind,
+  model = 'llama',
 ): Promise<{ packed: string; plain: string; source: WeightSource; changed: string[] }> {
-  const checkpoint = await readSafetensors(readFileSync(new URL('model.safetensors', LLAMA)));
+  const from = new URL(`${model}/`, MODELS);
+  const config = JSON.parse(readFileSync(new URL('config.json', from), 'utf8')) as Record<string, unknown>;
+  const checkpoint = await readSafetensors(readFileSync(new URL('model.safetensors', from)));
   const stored = safetensorsSource(checkpoint);
   const [packed, plain]: [Tensors, Tensors] = [{}, {}];
   const changed: string[] = [];
@@ -144,7 +147,8 @@ async function twoFolders(
     const shape = [...stored.get(tensor)!.shape];
     const x = await valuesOf(stored, tensor);
     const made =
-      tensor.endsWith('_proj.weight') && kind.pack(tensor.slice(0, -'.weight'.length), x, shape[0]!, shape[1]!);
+      /_proj(_with_mqa)?\.weight$/.test(tensor) &&
+      kind.pack(tensor.slice(0, -'.weight'.length), x, shape[0]!, shape[1]!);
     plain[tensor] = { type: 'F32', shape, data: made ? made.values : x };
     if (made) {
       Object.assign(packed, made.tensors);
@@ -158,8 +162,8 @@ async function twoFolders(
     return at;
   };
   return {
-    packed: write('packed', packed, { ...CONFIG, ...kind.config }),
-    plain: write('plain', plain, CONFIG),
+    packed: write('packed', packed, { ...config, ...kind.config }),
+    plain: write('plain', plain, config),
     source: await opened(packed, kind.config),
     changed,
   };
@@ -197,6 +201,31 @@ describe.each(Object.entries(KINDS))('a model packed as %s', (_, kind) => {
     w.dispose();
     expect(w.unused().filter((n) => /_proj/.test(n) && !n.endsWith('.weight'))).toEqual([]);
   });
+});
+
+describe.each([
+  ['deepseek_v3', 'FP8 in large blocks'],
+  ['deepseek_v3', 'FP8 in blocks'],
+  ['qwen3_moe', 'GPTQ of 4 bits, groups of 16, by importance'],
+  ['qwen3_moe', 'NF4'],
+  ['phi3', 'AWQ'],
+  ['gemma3_text', 'MLX of 4 bits'],
+])('%s packed as %s', (model, name) => {
+  it('gives the logits of the numbers that its codes stand for', async () => {
+    const { packed, plain, changed } = await twoFolders(KINDS[name]!, model);
+    expect(changed.length).toBeGreaterThan(3);
+    const expected = await logits(plain, { device: 'reference' });
+    const exact = { pagedAttn: { cacheType: 'f32' } } as const;
+    expect(furthest(await logits(packed, { device: 'reference', ...exact }), expected)).toBeLessThan(2e-4);
+    expect(furthest(await logits(packed, { device: 'cpu', threads: 1, ...exact }), expected)).toBeLessThan(2e-4);
+  });
+});
+
+it('MXFP4 experts are left to the model', async () => {
+  const model = await api.loadModel(fileURLToPath(new URL('gpt_oss_mxfp4/', MODELS)), { device: 'cpu', threads: 1 });
+  models.push(model);
+  const { logitsChunks } = await model.sendRawTokens(PROMPT);
+  expect((await logitsChunks[0]!.toFloat32Array()).every(Number.isFinite)).toBe(true);
 });
 
 describe('checkpoints that cannot be read', () => {
