@@ -133,10 +133,13 @@ let lane_column = li % ${t.columnLanes}u;
 let soft_row = li / ${softmaxLanes}u;
 let soft_lane = li % ${softmaxLanes}u;
 let soft = soft_row < ${queries}u;
+let row_0 = lane_row / p.at_once;
+let head_0 = lane_row % p.at_once;
 ${each(
-  t.rows,
-  (r) => `let row_${r} = (lane_row + ${r}u) / p.at_once;
-let head_${r} = (lane_row + ${r}u) % p.at_once;`,
+  t.rows - 1,
+  (r) => `let turns_${r} = head_${r} + 1u == p.at_once;
+let row_${r + 1} = select(row_${r}, row_${r} + 1u, turns_${r});
+let head_${r + 1} = select(head_${r} + 1u, 0u, turns_${r});`,
 )}
 var begin = first_key / ${t.keys}u;
 var end = (end_key + ${t.keys - 1}u) / ${t.keys}u;
