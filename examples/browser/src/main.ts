@@ -1,4 +1,9 @@
-import './style.css';
+import './style/base.css';
+import './style/panel.css';
+import './style/page.css';
+import './style/chat.css';
+// Last: it overrides what wide screens have.
+import './style/narrow.css';
 import { Chat } from './chat.ts';
 import { bytes, element, h } from './dom.ts';
 import { Engine } from './engine.ts';

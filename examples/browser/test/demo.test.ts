@@ -187,7 +187,9 @@ describe.skipIf(reason !== undefined)('the demo in Chromium', () => {
     await session.send('Storage.overrideQuotaForOrigin', { origin: new URL(url).origin, quotaSize: 50_000 });
     await byHub('org/tiny');
     await trouble(page).waitFor();
-    expect(await trouble(page).innerText()).toMatch(/StorageError .*quota for this site is used up/);
+    expect(await trouble(page).innerText()).toMatch(
+      /StorageError org\/tiny\/model\.gguf: expected room for 0\.2 MB at .*used up/,
+    );
     await picture('no-room');
     await page.getByRole('button', { name: 'Load without keeping it' }).click();
     await loaded(page);

@@ -183,6 +183,8 @@ async function fetchFiles(
           path,
           http: { ...http, signal: stop.signal },
           onBytes: (bytes) => tell(current, bytes),
+        }).catch((error: unknown) => {
+          throw error instanceof StorageError ? noRoom(repo, current, root, error) : error;
         });
       }
       tell(current, file.size);
@@ -212,6 +214,14 @@ async function checkRoom(repo: RepoAt, root: string, platform: Platform, files: 
   throw new StorageError(
     `${repo.id}: expected room for ${megabytes(needed)} MB in the cache, got ${megabytes(free)} MB; ` +
       `make room at ${root}${platform.runtime === 'browser' ? ' (or in the quota of this site), or load without a cache' : ''}`,
+  );
+}
+
+function noRoom(repo: RepoAt, file: HubFile, root: string, cause: StorageError): StorageError {
+  return new StorageError(
+    `${repo.id}/${file.path}: expected room for ${megabytes(file.size)} MB at ${root}, but it is used up; make room, or load ` +
+      'without a cache',
+    { cause },
   );
 }
 
