@@ -335,7 +335,7 @@ const rows: readonly Row[] = [
   },
   {
     title: 'Ernie 4.5',
-    hf: ['Ernie4_5ForCausalLM'],
+    hf: ['Ernie4_5ForCausalLM', 'Ernie4_5_ForCausalLM'],
     modelTypes: ['ernie4_5'],
     gguf: ['ernie4_5'],
     load: async () => erased((await import('./text/ernie.ts')).ernie),

@@ -211,3 +211,50 @@ describe('others', () => {
     }
   });
 });
+
+describe('experts and latents', () => {
+  const latent = { num_key_value_heads: 4, num_experts_per_tok: 2, moe_intermediate_size: 8 };
+
+  it.each([
+    ['MixtralForCausalLM', { num_local_experts: 2, num_experts_per_tok: 3 }, /num_experts_per_tok: expected at most 2/],
+    ['PhimoeForCausalLM', { num_experts_per_tok: 1 }, /num_experts_per_tok: expected 2/],
+    [
+      'PhimoeForCausalLM',
+      { rope_scaling: { type: 'longrope', short_factor: [1, 1, 1, 1], long_factor: [2, 2, 2, 2], long_mscale: 1 } },
+      /rope_scaling\.short_mscale: expected a number/,
+    ],
+    ['DeepseekV2ForCausalLM', { ...latent, topk_method: 'noaux_tc' }, /topk_method: expected greedy/],
+    ['DeepseekV2ForCausalLM', { ...latent, scoring_func: 'sigmoid' }, /scoring_func: expected softmax/],
+    ['DeepseekV2ForCausalLM', { ...latent, topk_method: 'group_limited_greedy' }, /n_group: expected/],
+    [
+      'DeepseekV2ForCausalLM',
+      { ...latent, partial_rotary_factor: 0.5, rope_scaling: { type: 'linear', factor: 2 } },
+      /partial_rotary_factor: expected 1/,
+    ],
+    ['DeepseekV3ForCausalLM', { ...latent, scoring_func: 'softmax' }, /scoring_func: expected sigmoid/],
+    ['DeepseekV3ForCausalLM', { ...latent, n_routed_experts: 12 }, /n_group: expected a divisor of 12/],
+    ['Glm4MoeForCausalLM', { topk_method: 'greedy' }, /topk_method: expected noaux_tc/],
+    ['Glm4MoeLiteForCausalLM', { ...latent, mlp_layer_types: ['dense'] }, /mlp_layer_types: expected 3 entries/],
+    ['HunYuanMoEV1ForCausalLM', { use_cla: true, num_experts: 2 }, /use_cla: expected false/],
+    ['HunYuanMoEV1ForCausalLM', { num_experts: 2, moe_topk: [1, 2] }, /moe_topk: expected 3 entries/],
+    ['Ernie4_5_MoeForCausalLM', { moe_num_experts: 2, moe_k: 3 }, /moe_k: expected at most 2/],
+    ['GptOssForCausalLM', { sliding_window: null }, /sliding_window: expected a positive integer/],
+  ])('%s %j', async (architecture, more, message) => {
+    await expect(parsed(architecture, more)).rejects.toThrow(message);
+  });
+
+  it('the scale of latent attention grows with mscale_all_dim', async () => {
+    const plain = await parsed('DeepseekV3ForCausalLM', { ...latent, qk_nope_head_dim: 12, qk_rope_head_dim: 4 });
+    expect(plain.scale).toBe(0.25);
+    const rope_scaling = {
+      type: 'yarn',
+      factor: 40,
+      mscale: 1,
+      mscale_all_dim: 1,
+      original_max_position_embeddings: 16,
+    };
+    const more = { ...latent, qk_nope_head_dim: 12, qk_rope_head_dim: 4, rope_scaling };
+    const stretched = await parsed('DeepseekV3ForCausalLM', more);
+    expect(stretched.scale).toBeCloseTo(0.25 * (0.1 * Math.log(40) + 1) ** 2, 12);
+  });
+});

@@ -106,16 +106,10 @@ export function composedAttention(
       };
       const mask = causalMask(backend, end - start, length, options.window);
       const keys = load(cache.keys);
-      const values = cache.values ? load(cache.values) : firstEntries(keys, cache.spec);
+      const values = cache.values ? load(cache.values) : keys;
       attend(out.rows(start, end), q.rows(start, end), keys, values, mask, options);
     });
   }
-}
-
-/** The values that lie in the keys. */
-function firstEntries(keys: Tensor, { kvHeads, keyDim, valueDim }: KvSpec): Tensor {
-  const rows = keys.shape[0] as number;
-  return slice(keys.reshape([rows * kvHeads, keyDim]), 1, 0, valueDim).reshape([rows, kvHeads * valueDim]);
 }
 
 export function composedDenseAttention(
@@ -159,15 +153,20 @@ interface Attend {
   readonly sinks?: Tensor | undefined;
 }
 
-/** One sequence; `mask` is `[rows, keys]` or `[heads, rows, keys]`. */
+/** One sequence; `v` may be `k` itself, whose heads then begin with the values. `mask` is `[rows, keys]` or `[heads, rows, keys]`. */
 function attend(out: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | undefined, o: Attend): void {
   const { heads, kvHeads, headDim, valueDim } = o;
   const rows = q.shape[0] as number;
   const keys = k.shape[0] as number;
   const group = heads / kvHeads;
   const byHead = permute(q.reshape([rows, heads, headDim]), [1, 0, 2]).reshape([kvHeads, group * rows, headDim]);
-  const keysByHead = permute(k.reshape([keys, kvHeads, headDim]), [1, 0, 2]);
-  const valuesByHead = permute(v.reshape([keys, kvHeads, valueDim]), [1, 0, 2]);
+  const apart = (x: Tensor) => {
+    const dim = x.width / kvHeads;
+    return kvHeads === 1 ? x.reshape([1, keys, dim]) : permute(x.reshape([keys, kvHeads, dim]), [1, 0, 2]);
+  };
+  const keysByHead = apart(k);
+  // Values that lie in the keys: whole keys are mixed, and the result is cut.
+  const valuesByHead = v === k ? keysByHead : apart(v);
   let scores = scaleInto(matmul(byHead, keysByHead, true), o.scale);
   if (o.softcap !== undefined) unaryInto('softcap', scores, o.softcap);
   if (mask !== undefined) {
@@ -180,6 +179,7 @@ function attend(out: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | und
   }
   let weights = softmax(scores);
   if (o.sinks !== undefined) weights = slice(weights, 2, 0, keys);
-  const mixed = matmul(weights, valuesByHead).reshape([heads, rows, valueDim]);
+  const whole = matmul(weights, valuesByHead);
+  const mixed = (whole.width === valueDim ? whole : slice(whole, 2, 0, valueDim)).reshape([heads, rows, valueDim]);
   out.backend.ops.permute(out.reshape([rows, heads, valueDim]), mixed, [1, 0, 2]);
 }

@@ -36,12 +36,13 @@ export const gptOss = textArch(
     const stated = c.rope_parameters ?? c.rope_scaling;
     const rope = createRope(wholeRopeSpec(stated ? c : { ...c, rope_parameters: ROTATION }, 150000), heads(c).headDim);
     const layer_types = layerTypes(c, (i) => (i % 2 === 0 ? 'sliding_attention' : 'full_attention'));
-    return { ...c, layer_types, rope };
+    const windows = layer_types.map((_, i) => windowOf({ ...c, layer_types }, i));
+    return { ...c, windows, rope };
   },
   (w, c) =>
     preNormModel(w, c, {
       rope: () => c.rope,
-      window: (layer) => windowOf(c, layer),
+      window: (layer) => c.windows[layer],
       sinks: true,
       qkvBias: c.attention_bias,
       outBias: c.attention_bias,
