@@ -40,6 +40,13 @@ const rows: readonly Row[] = [
     load: async () => erased((await import('./text/llama.ts')).mistral),
   },
   {
+    title: 'Ministral',
+    hf: ['MinistralForCausalLM'],
+    modelTypes: ['ministral'],
+    gguf: [],
+    load: async () => erased((await import('./text/llama.ts')).ministral),
+  },
+  {
     title: 'Ministral 3',
     hf: ['Ministral3ForCausalLM'],
     modelTypes: ['ministral3'],

@@ -46,6 +46,13 @@ describe('windows', () => {
     expect((await parsed('MistralForCausalLM', { sliding_window: null })).sliding_window).toBeUndefined();
   });
 
+  it('Ministral: on the layers listed, else on all or none', async () => {
+    const types = async (more: object) => (await parsed('MinistralForCausalLM', { ...more })).layer_types;
+    expect(await types({})).toEqual([slide, slide, slide]);
+    expect(await types({ sliding_window: null })).toEqual([full, full, full]);
+    expect(await types({ layer_types: [slide, full, slide] })).toEqual([slide, full, slide]);
+  });
+
   it('Qwen: from max_window_layers on, and only when switched on', async () => {
     const on = { use_sliding_window: true, sliding_window: 5, max_window_layers: 1 };
     expect((await parsed('Qwen2ForCausalLM', on)).layer_types).toEqual([full, slide, slide]);

@@ -1,5 +1,5 @@
 import * as s from '../../core/schema.ts';
-import { heads, textArch, textConfig } from '../arch.ts';
+import { heads, layerTypes, textArch, textConfig, windowOf } from '../arch.ts';
 import { queryGrowth } from '../blocks/queryScale.ts';
 import { createRope, wholeRopeSpec } from '../blocks/rope.ts';
 import { preNormModel } from './preNorm.ts';
@@ -29,6 +29,28 @@ export const mistral = textArch(
     preNormModel(w, c, {
       rope: () => c.rope,
       window: () => c.sliding_window,
+      qkvBias: false,
+      outBias: false,
+      mlpBias: false,
+    }),
+);
+
+/** Ministral: Mistral with a window on some layers. */
+export const ministral = textArch(
+  textConfig.extend({
+    num_key_value_heads: s.absent(s.count, 8),
+    max_position_embeddings: s.or(s.count, 131072),
+    sliding_window: s.absent(s.count, 4096),
+  }),
+  (c) => {
+    const every = c.sliding_window === undefined ? 'full_attention' : 'sliding_attention';
+    const layer_types = layerTypes(c, () => every);
+    return { ...c, layer_types, rope: createRope(wholeRopeSpec(c), heads(c).headDim) };
+  },
+  (w, c) =>
+    preNormModel(w, c, {
+      rope: () => c.rope,
+      window: (layer) => windowOf(c, layer),
       qkvBias: false,
       outBias: false,
       mlpBias: false,
