@@ -25,6 +25,7 @@ import { deriveSeed } from './sampling/rng.ts';
 import { type ControlTask, Scheduler } from './scheduler.ts';
 import { type Sequence, SequenceGroup } from './sequence.ts';
 import { prepareChoices, stopIds } from './setup.ts';
+import { NO_DRAFTS, Speculation } from './speculation.ts';
 import { StatePool } from './states.ts';
 import { Timing } from './timing.ts';
 import type {
@@ -57,6 +58,8 @@ export class Engine {
   readonly #states: StatePool | undefined;
   readonly #scheduler: Scheduler;
   readonly #batches: BatchBuilder;
+  /** Recurrent states cannot go back behind a wrong guess: models with them run without. */
+  readonly #speculation: Speculation | undefined;
   readonly #workspace: SamplerWorkspace;
   readonly #rows: RowViews;
   readonly #turns = new HostTurns();
@@ -92,6 +95,8 @@ export class Engine {
     this.#states = slots > 0 ? new StatePool(slots, runner.blocks) : undefined;
     this.#scheduler = new Scheduler(this.#pool, this.#limits, this.#states);
     this.#batches = new BatchBuilder(this.#limits, this.#states);
+    const drafter = runner.stateSlots || options.noKvCache ? undefined : options.drafter;
+    this.#speculation = drafter && new Speculation(drafter);
     this.#workspace = new SamplerWorkspace(runner.vocabSize);
     this.#rows = new RowViews(runner.vocabSize);
   }
@@ -171,6 +176,7 @@ export class Engine {
       promptTokens: this.#promptTokens,
       generatedTokens: this.#generatedTokens,
       steps: this.#steps,
+      ...(this.#speculation?.counters ?? NO_DRAFTS),
       preemptions: this.#scheduler.preemptions,
       prefixLookups: this.#pool.lookups,
       prefixHits: this.#pool.hits,
@@ -317,6 +323,8 @@ export class Engine {
           await this.#runTask(task);
           continue;
         }
+        const drafting = this.#speculation?.prepare(this.#scheduler, this.#runs);
+        if (drafting !== undefined) await drafting;
         plan = this.#scheduler.schedule();
         if (plan.count === 0) return this.#rest();
         this.#begin(plan);
@@ -385,12 +393,12 @@ export class Engine {
    * token and surely goes on behind it, unless that token ends it (then its part of the step is lost).
    */
   #mayRunAhead(plan: Plan): boolean {
-    if (this.#need !== 1 || this.#runner.stateSlots || this.#options.noKvCache) return false;
+    if (this.#need !== 1 || this.#runner.stateSlots || this.#options.noKvCache || this.#speculation) return false;
     if (this.#disposed || this.#canceled.size > 0 || !this.#scheduler.canPlanAhead) return false;
     for (let i = 0; i < plan.count; i++) {
       const sequence = plan.sequences[i]!;
       const run = this.#runs.get(sequence.group);
-      if (!(run instanceof GenerationRun) || run.endsWithNext(sequence)) return false;
+      if (!(run instanceof GenerationRun) || run.room(sequence) <= 1) return false;
       if (plan.logits[i] !== 'last' || plan.rowCounts[i] !== 1 || sequence.computed < sequence.promptLength)
         return false;
       if (this.#lengths.outgrown(sequence.base, sequence.length + 1)) return false;
@@ -403,8 +411,7 @@ export class Engine {
     this.#scheduler.commit(plan);
     for (let i = 0; i < plan.count; i++) {
       const { computed, promptLength } = plan.sequences[i]!;
-      const before = computed - plan.rowCounts[i]!;
-      if (plan.live[i]) this.#promptTokensComputed += Math.max(0, Math.min(computed, promptLength) - before);
+      if (plan.live[i]) this.#promptTokensComputed += Math.max(0, Math.min(computed, promptLength) - plan.before[i]!);
     }
     const at = this.#now();
     let row = 0;
@@ -420,10 +427,31 @@ export class Engine {
           throw new InferenceError('engine: a raw request got parts of its logits');
         if (run.advance(sequence, logits.subarray(row * vocabSize, (row + rows) * vocabSize), at)) this.#forget(run);
       } else if (run !== undefined && plan.live[i]) {
-        this.#advance(run, sequence, this.#rows.at(logits, row), at);
+        if (rows === 1) this.#advance(run, sequence, this.#rows.at(logits, row), at);
+        else this.#check(run, sequence, { logits, row, rows }, at);
       }
       row += rows;
     }
+  }
+
+  /** Tokens from rows of drafts, as long as each draft is the token that its row's predecessor gives. */
+  #check(
+    run: GenerationRun,
+    sequence: Sequence,
+    { logits, row, rows }: { readonly logits: Float32Array | TopLogits; readonly row: number; readonly rows: number },
+    at: number,
+  ): void {
+    let accepted = 0;
+    for (let i = 0; i < rows; i++) {
+      const draft = sequence.tokens[sequence.length]!;
+      this.#advance(run, sequence, this.#rows.at(logits, row + i), at);
+      const goesOn = i + 1 < rows && sequence.status === 'running' && sequence.pending === 1;
+      if (!goesOn || sequence.tokens[sequence.length - 1] !== draft) break;
+      // The row of the draft was computed with this step: it counts.
+      sequence.computed++;
+      accepted++;
+    }
+    this.#speculation?.count(rows - 1, accepted);
   }
 
   /** The next token of a sequence; with the first one, the other choices begin on the same logits. */

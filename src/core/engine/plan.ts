@@ -15,7 +15,7 @@ export class Plan {
   readonly sequences: Sequence[] = [];
   readonly rowCounts: Int32Array;
   /** Tokens of each that were computed before the step. */
-  readonly #before: Int32Array;
+  readonly before: Int32Array;
   readonly logits: WantedLogits[] = [];
   /** Whether what the step computes for a sequence is of use; see `look`. */
   readonly live: boolean[] = [];
@@ -29,7 +29,7 @@ export class Plan {
   constructor(limits: PlanLimits) {
     this.limits = limits;
     this.rowCounts = new Int32Array(limits.maxSequences);
-    this.#before = new Int32Array(limits.maxSequences);
+    this.before = new Int32Array(limits.maxSequences);
     this.copies = new Int32Array(2 * limits.maxSequences);
   }
 
@@ -42,7 +42,7 @@ export class Plan {
   look(): void {
     for (let i = 0; i < this.count; i++) {
       const sequence = this.sequences[i]!;
-      this.live[i] = sequence.status === 'running' && sequence.computed === this.#before[i];
+      this.live[i] = sequence.status === 'running' && sequence.computed === this.before[i];
     }
   }
 
@@ -56,7 +56,7 @@ export class Plan {
   add(sequence: Sequence, rows: number, logits: WantedLogits): void {
     this.sequences[this.count] = sequence;
     this.rowCounts[this.count] = rows;
-    this.#before[this.count] = sequence.computed;
+    this.before[this.count] = sequence.computed;
     this.logits[this.count] = logits;
     this.count++;
     this.rows += rows;

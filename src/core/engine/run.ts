@@ -69,10 +69,10 @@ export class GenerationRun {
     return need;
   }
 
-  /** Whether the next token of a sequence is its last one, whatever it is. */
-  endsWithNext(sequence: Sequence): boolean {
+  /** Tokens that a sequence may still get. */
+  room(sequence: Sequence): number {
     const { maxLen, contextLength } = this.#setup;
-    return sequence.length + 1 - sequence.promptLength >= maxLen || sequence.length + 1 >= contextLength;
+    return Math.min(maxLen + sequence.promptLength, contextLength) - sequence.length;
   }
 
   /** Chooses the next token of a sequence from its logits; returns the finish reason if it is the last one. */

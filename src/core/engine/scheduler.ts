@@ -147,7 +147,8 @@ export class Scheduler {
     for (let i = 0; i < plan.count; i++) {
       const sequence = plan.sequences[i]!;
       if (!plan.live[i]) continue;
-      sequence.computed += plan.rowCounts[i]!;
+      // Rows of drafts count when their tokens turn out to be right.
+      sequence.computed += Math.min(plan.rowCounts[i]!, sequence.pending);
       this.#paging.publish(sequence);
     }
   }
@@ -200,6 +201,14 @@ export class Scheduler {
       if (sequence.status !== 'parked') continue;
       this.#leave(sequence);
       this.#enterLine(sequence);
+    }
+  }
+
+  /** Puts the sequences that wait for their next token into `list`. */
+  decoding(list: Sequence[]): void {
+    list.length = 0;
+    for (const sequence of this.#running) {
+      if (sequence.pending === 1 && !sequence.group.raw && sequence.length > sequence.promptLength) list.push(sequence);
     }
   }
 
@@ -349,6 +358,8 @@ export class Scheduler {
     const running = this.#running;
     const { plan } = this;
     const { maxRows, maxSequences, maxLogitRows } = this.#options;
+    // Drafts of one sequence take no row from the others.
+    const share = Math.floor(Math.min(maxRows, maxLogitRows) / running.length);
     let at = this.#cursor;
     this.#cursor = 0;
     for (let n = running.length; n > 0; n--, at++) {
@@ -360,7 +371,9 @@ export class Scheduler {
         this.#cursor = at;
         return;
       }
-      if (this.#take(sequence, 1) > 0) plan.add(sequence, 1, 'last');
+      const room = Math.min(share, maxRows - plan.rows, maxLogitRows - plan.logitRows) - 1;
+      const rows = this.#take(sequence, 1 + Math.min(sequence.draftCount, Math.max(0, room)));
+      if (rows > 0) plan.add(sequence, rows, rows > 1 ? 'all' : 'last');
     }
   }
 

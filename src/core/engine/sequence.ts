@@ -61,6 +61,14 @@ export class Sequence {
     this.tokens[this.length++] = token;
   }
 
+  /** Guesses at the tokens behind the known ones, which stand behind them in `tokens`. */
+  draftCount = 0;
+
+  propose(token: number): void {
+    while (this.length + this.draftCount >= this.tokens.length) this.tokens = grown(this.tokens);
+    this.tokens[this.length + this.draftCount++] = token;
+  }
+
   pushBlock(block: number): void {
     if (this.blockCount === this.blocks.length) this.blocks = grown(this.blocks);
     this.blocks[this.blockCount++] = block;

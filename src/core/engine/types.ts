@@ -1,5 +1,6 @@
 /** What goes into the engine and what comes out. Types only. */
 import type { PackedBatch } from './batch.ts';
+import type { Sequence } from './sequence.ts';
 
 // ---------------------------------------------------------------------------------------------------------------- //
 // Requests
@@ -240,6 +241,15 @@ export interface TopRow extends TopLogits {
   readonly at: number;
 }
 
+/** Proposes tokens of sequences that decode (`Sequence.propose`). */
+export interface Drafter {
+  /** Most tokens of one proposal. */
+  readonly maxDraft: number;
+  /** `limits[i]`: most tokens that sequence `i` can use. A promise is awaited before the step. */
+  draft(sequences: readonly Sequence[], limits: Int32Array): Promise<void> | undefined;
+  dispose?(): void;
+}
+
 export interface EngineOptions {
   /** Ids that end an answer unless `ignoreEos`. */
   readonly eosIds?: readonly number[] | undefined;
@@ -255,6 +265,8 @@ export interface EngineOptions {
   readonly prefixCache?: boolean | undefined;
   /** Runs the whole sequence again for each token. For checks of the cache. */
   readonly noKvCache?: boolean | undefined;
+  /** Guesses tokens, so that a step can check several at once; answers stay the same. */
+  readonly drafter?: Drafter | undefined;
   /** Seeds the requests that bring no seed; 0 when absent. */
   readonly seed?: number | undefined;
   /** Lets timers, input and messages of the host be handled; called between steps, at most once per millisecond. */
@@ -272,6 +284,11 @@ export interface EngineStats {
   readonly promptTokens: number;
   readonly generatedTokens: number;
   readonly steps: number;
+  /** Proposals of several tokens, their tokens, and those that were right, also by their place in the proposal. */
+  readonly drafts: number;
+  readonly draftTokensProposed: number;
+  readonly draftTokensAccepted: number;
+  readonly draftTokensAcceptedByPlace: readonly number[];
   readonly preemptions: number;
   /** Full blocks looked up in the prefix cache, found there, and dropped from it. */
   readonly prefixLookups: number;
