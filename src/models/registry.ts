@@ -257,6 +257,13 @@ const rows: readonly Row[] = [
     load: async () => erased((await import('./text/granite.ts')).graniteHybrid),
   },
   {
+    title: 'Falcon-H1',
+    hf: ['FalconH1ForCausalLM'],
+    modelTypes: ['falcon_h1'],
+    gguf: [],
+    load: async () => erased((await import('./text/falconH1.ts')).falconH1),
+  },
+  {
     title: 'LFM2',
     hf: ['Lfm2ForCausalLM'],
     modelTypes: ['lfm2'],

@@ -97,6 +97,48 @@ describe('Gemma 3', () => {
   });
 });
 
+describe('hybrid models', () => {
+  it('LFM2: two thirds of the stated width, times a factor, in whole multiples, unless it is final', async () => {
+    const width = async (more: Record<string, unknown>) => (await parsed('Lfm2ForCausalLM', more)).intermediate_size;
+    expect(await width({ block_auto_adjust_ff_dim: false })).toBe(48);
+    expect(await width({ block_multiple_of: 16 })).toBe(32);
+    expect(await width({ block_multiple_of: 16, block_ffn_dim_multiplier: 1.3 })).toBe(48);
+    expect(await width({ block_multiple_of: 16, block_ff_dim: 100, block_ffn_dim_multiplier: null })).toBe(66);
+    const old = { layer_types: undefined, full_attn_idxs: [1], tie_embedding: false };
+    expect(await parsed('Lfm2ForCausalLM', old)).toMatchObject({
+      types: ['conv', full, 'conv'],
+      tie_word_embeddings: false,
+    });
+  });
+
+  it('Qwen3-Next: every fourth layer has attention, or as the interval or the list says', async () => {
+    const types = async (more: Record<string, unknown>) =>
+      (await parsed('Qwen3NextForCausalLM', { num_experts: 4, num_experts_per_tok: 2, ...more })).types;
+    const linear = 'linear_attention';
+    expect(await types({ num_hidden_layers: 4 })).toEqual([linear, linear, linear, full]);
+    expect(await types({ full_attention_interval: 2 })).toEqual([linear, full, linear]);
+    expect(await types({ layer_types: [full, full, linear] })).toEqual([full, full, linear]);
+    await expect(types({ layer_types: [full] })).rejects.toThrow(/layer_types: expected 3 entries, got 1/);
+    await expect(types({ linear_num_key_heads: 5 })).rejects.toThrow(/linear_num_key_heads: expected a divisor of 32/);
+  });
+
+  it('Granite: infinite steps in every spelling, older names of layers, heads that fill the width', async () => {
+    const granite = (more: Record<string, unknown>) =>
+      parsed('GraniteMoeHybridForCausalLM', { mamba_n_heads: 4, mamba_d_head: 'auto', mamba_expand: 2, ...more });
+    const steps = async (time_step_limit: unknown) =>
+      ((await granite({ time_step_limit })).sizes as { steps: unknown }).steps;
+    expect(await steps(undefined)).toEqual([0, Number.POSITIVE_INFINITY]);
+    expect(await steps([0, { __float__: 'Infinity' }])).toEqual([0, Number.POSITIVE_INFINITY]);
+    expect(await steps([0.001, 0.1])).toEqual([0.001, 0.1]);
+    expect(await granite({ layers_block_type: ['mamba', 'attention', 'mamba'] })).toMatchObject({
+      types: ['mamba', 'attention', 'mamba'],
+      sizes: { headDim: 16 },
+    });
+    await expect(granite({ mamba_d_head: 8 })).rejects.toThrow(/mamba_n_heads: expected heads of 8 to fill 64, got 4/);
+    await expect(steps(['soon', 1])).rejects.toThrow(/time_step_limit\[0\]: expected a number/);
+  });
+});
+
 describe('refusals', () => {
   it.each<[string, Record<string, unknown>, RegExp]>([
     ['LlamaForCausalLM', { hidden_size: 0 }, /^hidden_size: expected a positive integer, got 0/],

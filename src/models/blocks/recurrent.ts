@@ -12,15 +12,18 @@ export interface ShortConvSpec {
   readonly start?: number | undefined;
   readonly bias: boolean;
   readonly activation?: Activation | undefined;
+  /** Multiplies the inputs of a channel. */
+  readonly scaleOf?: ((channel: number) => number) | undefined;
 }
 
 /** A depthwise causal convolution with `weight` `[channels, 1, kernel]`, over a tail that every sequence keeps. */
 export function shortConv(w: Weights, c: ShortConvSpec): (x: Tensor, s: Step) => Tensor {
-  const { channels, kernel, activation } = c;
+  const { channels, kernel, activation, scaleOf } = c;
   const taps = w.tensor('weight', [kernel, channels], (values) => {
     const stored = values.slice();
     for (let i = 0; i < channels; i++) {
-      for (let j = 0; j < kernel; j++) values[j * channels + i] = stored[i * kernel + j]!;
+      const scale = scaleOf?.(i) ?? 1;
+      for (let j = 0; j < kernel; j++) values[j * channels + i] = stored[i * kernel + j]! * scale;
     }
   });
   const bias = c.bias ? w.tensor('bias', [channels]) : undefined;
