@@ -188,7 +188,7 @@ describe.skipIf(reason !== undefined)('the demo in Chromium', () => {
     await byHub('org/tiny');
     await trouble(page).waitFor();
     expect(await trouble(page).innerText()).toMatch(
-      /StorageError org\/tiny\/model\.gguf: expected room for 0\.2 MB at .*used up/,
+      /StorageError org\/tiny\/model\.gguf: expected room for 0\.1 MB at .*used up/,
     );
     await picture('no-room');
     await page.getByRole('button', { name: 'Load without keeping it' }).click();
