@@ -170,7 +170,7 @@ function expanded(raw: RawSection, columns: number, stored: number): RawSection 
       const bytes = new Uint8Array(rows * stored);
       await raw.readRows(first, rows, bytes);
       const values = new Float32Array(rows * columns);
-      dequantizeInto(raw.type.name, bytes, 0, values, 0, values.length);
+      dequantizeInto(raw.type, bytes, 0, values, 0, values.length);
       target.set(new Uint8Array(small ? Uint16Array.from(values, f32ToBf16).buffer : values.buffer));
     },
   };
