@@ -79,3 +79,14 @@ export function badNetworkTask(breaksOnce: string, breaksAlways: string): object
     ...embeddedAnswers(20),
   };
 }
+
+/** The task of going on from a few tokens with the small model: as little as shows that a device computes. */
+export async function continuationTask(device: BackendName, origin: string): Promise<object> {
+  const model = await loadTiny({ device: 'reference' });
+  const ids = [...(await model.tokenize('zzz'))];
+  const sampling = { topK: 1, maxLen: 8, ignoreEos: true };
+  const expected = [...((await model.complete(ids, { sampling })).choices[0]?.tokenIds ?? [])];
+  await model.dispose();
+  const adapter = device === 'webgpu' ? { adapter: 'software' } : {};
+  return { scenario: 'continuation', device, ...adapter, url: `${origin}/tiny/model.gguf`, ids, expected };
+}

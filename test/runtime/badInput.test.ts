@@ -1,8 +1,7 @@
 /** Runtimes that withhold something: shared memory, workers, WebAssembly, a whole download. */
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, type TestContext } from 'vitest';
-import { letters, loadTiny } from '../e2e/tiny.ts';
-import { APP, badNetworkTask, MOUNTS, taskOf } from './app.ts';
+import { APP, badNetworkTask, continuationTask, MOUNTS, taskOf } from './app.ts';
 import { BUNDLES, bundlers, freshFolder } from './bundlers.ts';
 import { type Browser, startChromium } from './chromium.ts';
 import type { SmokeResult } from './matrix.ts';
@@ -66,15 +65,10 @@ describe('pages', () => {
 
   it('whose content policy forbids WebAssembly compute with plain loops', async (context) => {
     if (typeof browser === 'string') return context.skip(browser);
-    const ids = letters(12, 1);
-    const here = await loadTiny({ simd: 'off' });
-    const sampling = { topK: 1, maxLen: 8, ignoreEos: true } as const;
-    const expected = [...((await here.complete(ids, { sampling })).choices[0]?.tokenIds ?? [])];
-    await here.dispose();
     const headers = { ...ISOLATED, 'Content-Security-Policy': "script-src 'self'" };
     const server = await serve({ mounts, headers });
     try {
-      const task = { scenario: 'continuation', url: `${server.origin}/tiny/model.gguf`, ids, expected };
+      const task = await continuationTask('cpu', server.origin);
       const { backend } = passed(await smokeInPage(browser, `${server.origin}${PAGE}`, task));
       expect(backend).toMatchObject({ simd: 'off', threads: 1 });
     } finally {

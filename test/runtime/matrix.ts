@@ -48,7 +48,7 @@ export async function cell(
   }
   const { threads, simd } = result.backend;
   const on = backend === 'cpu' ? `${simd}, ${threads === 1 ? 'one thread' : `${threads} threads`}` : simd;
-  note('passed', `${result.passed.length} checks; ${on}`);
+  note('passed', `${result.passed.join(', ')}; ${on}`);
 }
 
 /** Prints all cells as a table, and how many there are of each kind. */

@@ -113,10 +113,10 @@ export async function badNetwork({ loadModel, ModelLoadError }, { breaksOnce, br
 /**
  * Answers with token ids alone, where a large model would take too long.
  *
- * @param task `url` of a model, `ids` of a prompt, `expected` continuation
+ * @param task `device` and `adapter`, `url` of a model, `ids` of a prompt, `expected` continuation
  */
-export async function continuation({ loadModel }, { url, ids, expected }) {
-  const model = await loadModel(new URL(url), { device: 'cpu' });
+export async function continuation({ loadModel }, { device, adapter, url, ids, expected }) {
+  const model = await loadModel(new URL(url), { device, ...(adapter === undefined ? {} : { adapter }) });
   const sampling = { topK: 1, maxLen: expected.length, ignoreEos: true };
   same([...(await model.complete(ids, { sampling })).choices[0].tokenIds], expected, 'token ids');
   const { backend } = model.config();
@@ -133,9 +133,9 @@ export async function continuation({ loadModel }, { url, ids, expected }) {
 export async function run(library, core, task) {
   try {
     if (task.scenario === 'badNetwork') return await badNetwork(library, task);
-    if (task.scenario === 'continuation') return await continuation(library, task);
     const reason = await absence(core, task);
-    return reason === undefined ? await smoke(library, task) : { skipped: reason };
+    if (reason !== undefined) return { skipped: reason };
+    return await (task.scenario === 'continuation' ? continuation : smoke)(library, task);
   } catch (error) {
     return { failed: String(error?.stack ?? error) };
   }
