@@ -28,6 +28,7 @@ export type {
   LogLevel,
   ModelDType,
   ModelSpec,
+  SpeculationOptions,
 } from './core/sdk/options.ts';
 export { parseReasoningEffort, type ReasoningEffort } from './core/sdk/reasoning.ts';
 export * from './core/sdk/request.ts';

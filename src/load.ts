@@ -2,10 +2,9 @@
 import { createBackend } from './backend.ts';
 import type { Backend } from './core/backend.ts';
 import { Engine } from './core/engine/engine.ts';
+import type { Drafter } from './core/engine/types.ts';
 import { AbortError, ModelLoadError, messageOf, TramontaneError } from './core/errors.ts';
-import { ggufModel } from './core/io/ggufModel.ts';
 import type { ModelFiles } from './core/io/resolve.ts';
-import { safetensorsSource } from './core/io/weightSource.ts';
 import type { Platform } from './core/platform.ts';
 import { DecoderRunner } from './core/runner.ts';
 import type { CacheSize } from './core/sdk/cacheSize.ts';
@@ -18,16 +17,12 @@ import type { LoadOptions, ModelSpec } from './core/sdk/options.ts';
 import { checkLoadOptions } from './core/sdk/options.ts';
 import { Releases } from './core/sdk/releases.ts';
 import type { ModelText } from './core/sdk/text.ts';
-import { type WeightSource, Weights } from './core/weights.ts';
 import { EMBEDDED_MODEL, isEmbeddedName } from './embedded.ts';
-import { findModel } from './findModel.ts';
+import { loadDrafter } from './loadDrafter.ts';
 import { loadText } from './loadText.ts';
-import { buildDecoder } from './models/arch.ts';
-import { archOf } from './models/registry.ts';
+import { openDecoder } from './openDecoder.ts';
 import { detectPlatform } from './platform/detect.ts';
 import { hostTurn } from './platform/yield.ts';
-import { quantizedSource } from './quant/checkpoint/index.ts';
-import { dequantizeInto } from './quant/index.ts';
 
 /**
  * Loads a model: an embedded name, a folder in Hugging Face layout, a `.gguf` file, a hub id, a URL, a `Blob` or bytes.
@@ -60,29 +55,22 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
       () => undefined,
     ),
   );
-  const files = await findModel(spec, options, platform);
-  const closeFiles = releases.add(() => files.close());
-  const { config, source } = files.kind === 'gguf' ? await ggufModel(files.checkpoint) : await safetensorsModel(files);
-  const arch = await archOf(config);
-  const backend = await starting;
-  const weights = Weights.open({ backend, source, codec: { dequantizeInto }, dtype: options.dtype ?? 'auto' });
-  releases.add(() => weights.dispose());
-  const decoder = buildDecoder(arch, weights, arch.config(config));
+  const opened = await openDecoder(spec, options, { platform, backend: starting, releases });
+  const { files, config, arch, decoder } = opened;
   // Reading is mostly waiting: the tokenizer is made meanwhile.
   const [text, defaults] = await all(
     loadText(files, options, platform),
     defaultsOf(files, config),
-    weights.load({
-      ...(options.signal ? { signal: options.signal } : {}),
-      onProgress: ({ done, total, item }) => options.onProgress?.({ stage: 'load', done, total, unit: 'bytes', item }),
-    }),
+    opened.load(options),
   );
-  await closeFiles();
-  const caches = cacheSpecs(decoder.caches, weights.weights.values(), options);
+  await opened.closeFiles();
+  const backend = await starting;
+  const caches = cacheSpecs(decoder.caches, opened.weights(), options);
   const size = cacheSize(caches, decoder.maxPositions, options, decoder.states);
   const runner = new DecoderRunner(backend, { ...decoder, caches, maxPositions: size.contextLength }, size);
   releases.add(() => runner.dispose());
-  const engine = makeEngine(runner, size, defaults, text, options);
+  const drafter = await loadDrafter(runner, options, { platform, backend: starting, releases });
+  const engine = makeEngine(runner, size, { defaults, text, options, drafter });
   releases.add(() => engine.dispose());
   if (options.throughputLogging) releases.add(logThroughput(() => engine.stats(), log));
   const { name: device, threads, simd } = backend.info;
@@ -114,20 +102,6 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
   });
 }
 
-/** Packed tensors of quantized checkpoints are read as the matrices they stand for. */
-async function safetensorsModel(files: ModelFiles): Promise<{ config: unknown; source: WeightSource }> {
-  const config = await configOf(files);
-  return { config, source: await quantizedSource(safetensorsSource(files.checkpoint), config) };
-}
-
-async function configOf(files: ModelFiles): Promise<unknown> {
-  const config = await files.config();
-  if (config !== undefined) return config;
-  throw new ModelLoadError(
-    `${files.location}: expected a config.json beside the weights, found none; add the model's own`,
-  );
-}
-
 function startBackend(options: LoadOptions, platform: Platform): Promise<Backend> {
   const { threads, simd, strict, adapter } = options;
   const device = options.forceCpu ? 'cpu' : (options.device ?? 'auto');
@@ -140,16 +114,21 @@ function startBackend(options: LoadOptions, platform: Platform): Promise<Backend
 function makeEngine(
   runner: DecoderRunner,
   size: CacheSize,
-  defaults: GenerationDefaults,
-  text: ModelText | undefined,
-  options: LoadOptions,
+  parts: {
+    readonly defaults: GenerationDefaults;
+    readonly text: ModelText | undefined;
+    readonly options: LoadOptions;
+    readonly drafter: Drafter | undefined;
+  },
 ): Engine {
+  const { defaults, text, options, drafter } = parts;
   return new Engine(runner, {
     eosIds: [...new Set([...defaults.eosIds, ...(text?.endIds() ?? [])])],
     maxNumSeqs: size.maxSequences,
     maxBatchTokens: size.maxRows,
     prefixCache: options.prefixCacheN !== 0,
     noKvCache: options.noKvCache,
+    drafter,
     seed: options.seed,
     yieldToHost: hostTurn(),
   });

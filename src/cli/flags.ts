@@ -1,5 +1,5 @@
 /** Options of the command line, and what they mean to the SDK. */
-import type { Device, LoadOptions, ModelDType } from '../core/sdk/options.ts';
+import type { Device, LoadOptions, ModelDType, SpeculationOptions } from '../core/sdk/options.ts';
 import type { SamplingParams } from '../core/sdk/request.ts';
 
 export interface ModelFlags {
@@ -10,6 +10,9 @@ export interface ModelFlags {
   readonly adapter?: string;
   readonly simd?: string;
   readonly dtype?: string;
+  readonly draftModel?: string;
+  readonly draftTokens?: number;
+  readonly lookup?: boolean;
 }
 
 export interface RunFlags extends ModelFlags {
@@ -42,7 +45,13 @@ export function loadOptions(flags: ModelFlags): LoadOptions {
     adapter: flags.adapter,
     simd: flags.simd as LoadOptions['simd'],
     dtype: flags.dtype as ModelDType | undefined,
+    draftModel: flags.draftModel,
+    speculation: speculationOf(flags),
   };
+}
+
+function speculationOf({ lookup, draftTokens }: ModelFlags): SpeculationOptions | undefined {
+  return lookup === undefined && draftTokens === undefined ? undefined : { lookup, nPredict: draftTokens };
 }
 
 /** Sampling asked for on the command line, or `undefined` when nothing was. */

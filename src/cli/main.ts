@@ -16,7 +16,10 @@ function modelOptions(command: Command): Command {
     .option('--device <name>', 'auto (a real GPU, else the CPU), cpu, webgpu or reference')
     .option('--adapter <name>', 'part of the name of the GPU adapter to take; "software" for one on the processor')
     .option('--simd <level>', 'auto, relaxed, simd or off')
-    .option('--dtype <type>', 'auto keeps the stored formats, f32 computes exactly');
+    .option('--dtype <type>', 'auto keeps the stored formats, f32 computes exactly')
+    .option('--draft-model <model>', 'a smaller model with the same tokens that guesses ahead; same answers, sooner')
+    .option('--draft-tokens <n>', 'tokens that the draft model guesses ahead; 4 when absent', whole(1, 64))
+    .option('--lookup', 'guess tokens out of the text itself: for answers that repeat parts of their prompts');
 }
 
 export function program(): Command {

@@ -31,6 +31,9 @@ describe('model builders', () => {
     ['withPagedAttn', [{ blockSize: 8 }], { pagedAttn: { blockSize: 8 } }],
     ['withPrefixCacheN', [0], { prefixCacheN: 0 }],
     ['withNoKvCache', [], { noKvCache: true }],
+    ['withDraftModel', ['d.gguf'], { draftModel: 'd.gguf' }],
+    ['withSpeculation', [{ lookup: true }], { speculation: { lookup: true } }],
+    ['withMtp', [], { mtp: {} }],
     ['withSeed', [7], { seed: 7 }],
     ['withLogging', ['debug'], { logging: 'debug' }],
     ['withThroughputLogging', [], { throughputLogging: true }],
@@ -86,12 +89,22 @@ describe('load options', () => {
     [{ pagedAttn: { memory: { mb: 1, contextSize: 1 } } }, 'pagedAttn.memory'],
     [{ simd: 'avx' }, 'simd'],
     [{ seed: -1 }, 'seed'],
+    [{ speculation: true }, 'speculation'],
+    [{ speculation: { draft: 3 } }, 'speculation.draft'],
+    [{ speculation: { nPredict: 4 } }, 'speculation.nPredict'],
+    [{ speculation: { nPredict: 65 }, draftModel: 'd' }, 'speculation.nPredict'],
+    [{ speculation: { lookup: 3 } }, 'speculation.lookup'],
+    [{ speculation: { lookup: { maxDraft: 0 } } }, 'speculation.lookup.maxDraft'],
+    [{ speculation: { lookup: { minMatch: 3, maxMatch: 2 } } }, 'speculation.lookup.maxMatch'],
+    [{ speculation: { lookup: true }, noKvCache: true }, 'noKvCache'],
+    [{ draftModel: 'd', noKvCache: true }, 'noKvCache'],
   ])('%j is refused, naming %s', (options, name) => {
     expect(() => checkLoadOptions(options as never)).toThrow(ConfigError);
     expect(() => checkLoadOptions(options as never)).toThrow(`option ${name}:`);
   });
 
   it('of later versions are refused unless undefined', () => {
+    expect(() => checkLoadOptions({ mtp: {} } as never)).toThrow(/option mtp: .* take draftModel/);
     expect(() => checkLoadOptions({ topology: 'x' } as never)).toThrow(/option topology/);
     expect(() => checkLoadOptions({ topology: undefined } as never)).not.toThrow();
   });

@@ -20,13 +20,9 @@ export class ModelDrafter implements Drafter {
   readonly #batches: BatchBuilder;
   /** What the small model has seen of each sequence. */
   readonly #tracks = new Map<Sequence, Sequence>();
-  readonly #dispose: (() => void) | undefined;
 
   /** `vocabSize`: that of the large model. */
-  constructor(
-    runner: ModelRunner,
-    options: { readonly vocabSize: number; readonly maxDraft?: number | undefined; readonly dispose?: () => void },
-  ) {
+  constructor(runner: ModelRunner, options: { readonly vocabSize: number; readonly maxDraft?: number | undefined }) {
     if (runner.vocabSize !== options.vocabSize) {
       throw new ConfigError(
         `draft model: expected the ${options.vocabSize} tokens of the model it drafts for, got ${runner.vocabSize}; take one of the same family`,
@@ -36,7 +32,6 @@ export class ModelDrafter implements Drafter {
       throw new ConfigError('draft model: expected one without recurrent layers, whose states cannot go back; got one');
     }
     this.maxDraft = options.maxDraft ?? DEFAULT_DRAFT;
-    this.#dispose = options.dispose;
     this.#runner = runner;
     const limits = resolveLimits({ maxNumSeqs: runner.maxSequences, maxBatchTokens: runner.maxRows }, runner);
     this.#pool = new BlockPool(runner.blocks, runner.blockSize);
@@ -64,10 +59,6 @@ export class ModelDrafter implements Drafter {
         track.append(token);
       }
     }
-  }
-
-  dispose(): void {
-    this.#dispose?.();
   }
 
   #forgetOthers(sequences: readonly Sequence[]): void {

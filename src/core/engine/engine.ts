@@ -324,7 +324,13 @@ export class Engine {
           continue;
         }
         const drafting = this.#speculation?.prepare(this.#scheduler, this.#runs);
-        if (drafting !== undefined) await drafting;
+        if (drafting !== undefined) {
+          try {
+            await drafting;
+          } catch (error) {
+            this.#failActive(error);
+          }
+        }
         plan = this.#scheduler.schedule();
         if (plan.count === 0) return this.#rest();
         this.#begin(plan);

@@ -22,14 +22,14 @@ export class LookupDrafter implements Drafter {
 
   constructor(options: LookupOptions = {}) {
     this.maxDraft = options.maxDraft ?? DEFAULT_DRAFT;
-    this.#longest = options.maxMatch ?? DEFAULT_LONGEST;
-    this.#shortest = options.minMatch ?? DEFAULT_SHORTEST;
+    this.#longest = options.maxMatch ?? Math.max(DEFAULT_LONGEST, options.minMatch ?? 0);
+    this.#shortest = options.minMatch ?? Math.min(DEFAULT_SHORTEST, this.#longest);
   }
 
   draft(sequences: readonly Sequence[], limits: Int32Array): undefined {
     for (let s = 0; s < sequences.length; s++) {
       const sequence = sequences[s]!;
-      const limit = limits[s]!;
+      const limit = Math.min(limits[s]!, this.maxDraft);
       if (limit < 1) continue;
       const from = this.#find(sequence);
       for (let i = from; i > 0 && i < from + limit && i < sequence.length; i++) sequence.propose(sequence.tokens[i]!);

@@ -247,7 +247,6 @@ export interface Drafter {
   readonly maxDraft: number;
   /** `limits[i]`: most tokens that sequence `i` can use. A promise is awaited before the step. */
   draft(sequences: readonly Sequence[], limits: Int32Array): Promise<void> | undefined;
-  dispose?(): void;
 }
 
 export interface EngineOptions {

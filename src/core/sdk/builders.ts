@@ -7,12 +7,15 @@ import type {
   Logger,
   LogLevel,
   ModelDType,
+  ModelSpec,
+  SpeculationOptions,
   TokenSource,
 } from './options.ts';
 
 /** Options that a later version will act on; `build` refuses them by name. */
 interface Pending {
   isq?: string | number;
+  mtp?: { readonly model?: string; readonly nPredict?: number };
 }
 
 /** Setters shared by all text-model builders; `toOptions` gives the equal plain object. */
@@ -112,6 +115,15 @@ export class LoadOptionsBuilder {
     return this.set({ noKvCache: true });
   }
 
+  /** A smaller model with the same tokens guesses ahead; the answers stay the same. */
+  withDraftModel(draftModel: ModelSpec): this {
+    return this.set({ draftModel });
+  }
+
+  withSpeculation(speculation: SpeculationOptions): this {
+    return this.set({ speculation });
+  }
+
   withSeed(seed: number): this {
     return this.set({ seed });
   }
@@ -136,6 +148,11 @@ export class LoadOptionsBuilder {
   /** Quantizes weights while loading. Not available in this version: `build` throws `UnsupportedError`. */
   withIsq(type: string | number): this {
     return this.set({ isq: type });
+  }
+
+  /** Drafts by prediction heads. Not available in this version: `build` throws `UnsupportedError`; see `withDraftModel`. */
+  withMtp(mtp: { readonly model?: string; readonly nPredict?: number } = {}): this {
+    return this.set({ mtp });
   }
 
   protected set(options: LoadOptions & Pending): this {

@@ -40,6 +40,21 @@ export interface CacheOptions {
   readonly memory?: { readonly mb: number } | { readonly contextSize: number };
 }
 
+/** Guesses of coming tokens that the model checks several at a time. Answers are the same with and without. */
+export interface SpeculationOptions {
+  /**
+   * Guesses out of the text itself: what followed the last few tokens where they stood before. Helps where answers repeat
+   * parts of their prompts. `maxDraft` (8): most tokens of a guess; `maxMatch` (4), `minMatch` (2): the longest and the
+   * shortest run of tokens that is looked for.
+   */
+  readonly lookup?:
+    | boolean
+    | { readonly maxDraft?: number; readonly maxMatch?: number; readonly minMatch?: number }
+    | undefined;
+  /** Most tokens that the draft model guesses ahead; 4 when absent. */
+  readonly nPredict?: number | undefined;
+}
+
 export type LogLevel = 'off' | 'error' | 'warn' | 'info' | 'debug';
 export type Logger = (level: Exclude<LogLevel, 'off'>, message: string) => void;
 
@@ -91,6 +106,9 @@ export interface LoadOptions {
   readonly prefixCacheN?: number | undefined;
   /** Runs the whole sequence again for every token. For checks of the cache. */
   readonly noKvCache?: boolean | undefined;
+  /** A smaller model with the same tokens that guesses ahead, on the same back-end. Answers are the same, sooner. */
+  readonly draftModel?: ModelSpec | undefined;
+  readonly speculation?: SpeculationOptions | undefined;
   /** Seeds requests that bring no seed. */
   readonly seed?: number | undefined;
 
@@ -129,6 +147,8 @@ const KNOWN: ReadonlySet<string> = new Set<keyof LoadOptions>([
   'pagedAttn',
   'prefixCacheN',
   'noKvCache',
+  'draftModel',
+  'speculation',
   'seed',
   'logging',
   'throughputLogging',
@@ -136,11 +156,17 @@ const KNOWN: ReadonlySet<string> = new Set<keyof LoadOptions>([
   'signal',
 ]);
 
+/** What to do instead of an option that a later version will act on. */
+const INSTEAD: ReadonlyMap<string, string> = new Map([
+  ['mtp', 'prediction heads inside a checkpoint are not run; take draftModel or speculation.lookup'],
+]);
+
 /** Refuses options that this version does not act on, and values of the wrong kind, before anything is read. */
 export function checkLoadOptions(options: LoadOptions): void {
   for (const [key, value] of Object.entries(options)) {
     if (value !== undefined && !KNOWN.has(key)) {
-      throw new UnsupportedError(`option ${key}: not available in this version; remove it`, { feature: key });
+      const instead = INSTEAD.get(key) ?? 'remove it';
+      throw new UnsupportedError(`option ${key}: not available in this version; ${instead}`, { feature: key });
     }
   }
   oneOf('device', options.device, ['auto', 'cpu', 'webgpu', 'reference']);
@@ -162,6 +188,38 @@ export function checkLoadOptions(options: LoadOptions): void {
     count('pagedAttn.memory.mb', mb, 1, 2 ** 24);
     count('pagedAttn.memory.contextSize', contextSize, 1, 2 ** 31);
   }
+  checkSpeculation(options);
+}
+
+const SPECULATION: ReadonlySet<string> = new Set<keyof SpeculationOptions>(['lookup', 'nPredict']);
+const LOOKUP: ReadonlySet<string> = new Set(['maxDraft', 'maxMatch', 'minMatch']);
+/** Rows that one sequence may add to a step, and tokens of one run that is looked for. */
+const MAX_DRAFT = 64;
+
+function checkSpeculation({ speculation, draftModel, noKvCache }: LoadOptions): void {
+  if (speculation !== undefined) {
+    record('speculation', speculation, SPECULATION);
+    count('speculation.nPredict', speculation.nPredict, 1, MAX_DRAFT);
+    const { lookup } = speculation;
+    if (lookup !== undefined && typeof lookup !== 'boolean') {
+      record('speculation.lookup', lookup, LOOKUP);
+      count('speculation.lookup.maxDraft', lookup.maxDraft, 1, MAX_DRAFT);
+      count('speculation.lookup.minMatch', lookup.minMatch, 1, MAX_DRAFT);
+      count('speculation.lookup.maxMatch', lookup.maxMatch, lookup.minMatch ?? 1, MAX_DRAFT);
+    }
+    if (speculation.nPredict !== undefined && draftModel === undefined) {
+      bad('speculation.nPredict', 'a draftModel that predicts', speculation.nPredict);
+    }
+  }
+  if (noKvCache && (draftModel !== undefined || speculation?.lookup)) {
+    bad('noKvCache', 'no draftModel and no speculation.lookup beside it, whose guesses need the cache', noKvCache);
+  }
+}
+
+function record(name: string, value: unknown, keys: ReadonlySet<string>): void {
+  if (typeof value !== 'object' || value === null) bad(name, `an object of ${[...keys].join(', ')}`, value);
+  const odd = Object.keys(value).find((key) => !keys.has(key));
+  if (odd !== undefined) bad(`${name}.${odd}`, [...keys].join(' | '), odd);
 }
 
 function oneOf(name: string, value: unknown, allowed: readonly unknown[]): void {

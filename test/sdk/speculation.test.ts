@@ -1,0 +1,90 @@
+/** Speculation through the public entry: answers of real models do not change, and the counters tell what was guessed. */
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { afterEach, describe, expect, it } from 'vitest';
+import * as api from '../../src/index.ts';
+
+const fixtures = new URL('../fixtures/models/', import.meta.url);
+const pathOf = (name: string) => fileURLToPath(new URL(name, fixtures));
+const TARGET = pathOf('gguf_llama_q8_0/model.gguf');
+const SAME_TOKENS = pathOf('gguf_qwen2_q8_0/model.gguf');
+
+const opened: api.Model[] = [];
+afterEach(async () => {
+  for (const m of opened.splice(0)) await m.dispose();
+});
+async function load(options: api.LoadOptions, spec: api.ModelSpec = TARGET): Promise<api.Model> {
+  const model = await api.loadModel(spec, { device: 'cpu', threads: 1, dtype: 'f32', ...options });
+  opened.push(model);
+  return model;
+}
+
+const repeated = [65, 66, 67, 68, 69, 70, 71, 72, 65, 66, 67, 68, 69, 70, 71, 72, 65, 66, 67];
+const prompts = [repeated, [70, 71], Array.from({ length: 50 }, (_, i) => 60 + ((i * 7) % 11))];
+const requests: readonly api.CompletionParams[] = [
+  { sampling: { topK: 1, maxLen: 40, ignoreEos: true } },
+  { sampling: { temperature: 0.9, maxLen: 40, ignoreEos: true }, seed: 5 },
+  { sampling: { temperature: 1.3, topP: 0.9, repetitionPenalty: 1.2, maxLen: 30, nChoices: 2 }, seed: 6 },
+];
+
+async function answers(model: api.Model): Promise<number[][]> {
+  const asked = prompts.flatMap((prompt) => requests.map((params) => model.complete(prompt, params)));
+  return (await Promise.all(asked)).flatMap(({ choices }) => choices.map((c) => [...c.tokenIds]));
+}
+
+describe('answers are those without speculation', () => {
+  it.each<[string, api.LoadOptions]>([
+    ['lookup', { speculation: { lookup: { minMatch: 1 } } }],
+    ['the model itself as its draft model', { draftModel: TARGET, speculation: { nPredict: 3 } }],
+    ['another model', { draftModel: SAME_TOKENS }],
+    ['a draft model of bytes, behind a lookup', { draftModel: readFileSync(TARGET), speculation: { lookup: true } }],
+  ])('%s', async (_, options) => {
+    const alone = await load({});
+    const drafted = await load(options);
+    expect(await answers(drafted)).toEqual(await answers(alone));
+    const stats = drafted.engineStats();
+    expect(stats.draftTokensProposed).toBeGreaterThan(0);
+    expect(stats.draftTokensAccepted).toBeLessThanOrEqual(stats.draftTokensProposed);
+    expect(stats.draftTokensAcceptedByPlace.reduce((a, b) => a + b, 0)).toBe(stats.draftTokensAccepted);
+    expect(alone.engineStats()).toMatchObject({ drafts: 0, draftTokensProposed: 0 });
+  });
+});
+
+describe('a model that drafts for itself', () => {
+  it('is always right, so that greedy answers take a fraction of the steps', async () => {
+    const model = await load({ draftModel: TARGET, speculation: { nPredict: 3 } });
+    await model.complete(repeated, { sampling: { topK: 1, maxLen: 41, ignoreEos: true } });
+    const stats = model.engineStats();
+    expect(stats.draftTokensAccepted).toBe(stats.draftTokensProposed);
+    expect(stats.draftTokensAcceptedByPlace).toEqual([10, 10, 10]);
+    expect(stats.steps).toBe(11);
+  });
+});
+
+describe('what a draft model takes is given back', () => {
+  it('when loading it fails, and with the model', async () => {
+    const missing = await load({ draftModel: pathOf('nowhere.gguf') }).catch((e: unknown) => e);
+    expect(missing).toBeInstanceOf(api.ModelLoadError);
+    const model = await load({ draftModel: SAME_TOKENS });
+    const alone = await load({});
+    expect(model.memory().persistent).toBeGreaterThan(alone.memory().persistent);
+    await model.dispose();
+    await expect(model.complete([65], requests[0])).rejects.toThrow(api.ChannelError);
+  });
+});
+
+describe('what cannot draft is refused', () => {
+  it('a model with other tokens', async () => {
+    const error = await load({ draftModel: pathOf('llama') }).catch((e: unknown) => e);
+    expect(error).toBeInstanceOf(api.ConfigError);
+    expect(String(error)).toContain('draft model: expected the 264 tokens');
+  });
+
+  it('anything beside a recurrent model, and a recurrent model', async () => {
+    const recurrent = pathOf('lfm2');
+    for (const options of [{ speculation: { lookup: true } }, { draftModel: TARGET }]) {
+      await expect(load(options, recurrent)).rejects.toThrow(api.UnsupportedError);
+    }
+    await expect(load({ draftModel: recurrent }, pathOf('llama'))).rejects.toThrow(/without recurrent layers/);
+  });
+});
