@@ -7,6 +7,8 @@ import { linearOps } from './ops/linear.ts';
 import { normalizeOps } from './ops/normalize.ts';
 import { reduceOps } from './ops/reduce.ts';
 import { spatialOps } from './ops/spatial.ts';
+import { convOps } from './recurrent/conv.ts';
+import { scanOps } from './recurrent/scan.ts';
 
 /** Every op of the back-end, and the loader of the weights that they take. */
 export function createOps(host: OpHost): {
@@ -22,6 +24,8 @@ export function createOps(host: OpHost): {
       ...spatialOps(host),
       ...normalizeOps(host),
       ...attentionOps(host),
+      ...convOps(host),
+      ...scanOps(host),
       ...linear.ops,
     } as unknown as Ops,
     loadWeight: linear.loadWeight,
