@@ -3,6 +3,7 @@
 import { createCpuBackend } from '../../src/backends/cpu/index.ts';
 import { ReferenceBackend } from '../../src/backends/reference/index.ts';
 import type { Backend } from '../../src/core/backend.ts';
+import { openWebGpu } from '../webgpu/support.ts';
 
 export interface Candidate {
   readonly name: string;
@@ -31,4 +32,6 @@ export const candidates: readonly Candidate[] = [
   cpu('cpu', 25, { threads: 1 }),
   cpu('cpu with 3 threads', 12, { threads: 3 }),
   cpu('cpu without SIMD', 8, { simd: 'off' }),
+  // Pipelines take long to compile on a processor: few runs.
+  { name: 'webgpu', create: openWebGpu, runs: 6 },
 ];
