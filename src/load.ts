@@ -8,7 +8,7 @@ import type { ModelFiles } from './core/io/resolve.ts';
 import type { Platform } from './core/platform.ts';
 import { DecoderRunner } from './core/runner.ts';
 import type { CacheSize } from './core/sdk/cacheSize.ts';
-import { cacheSize, cacheSpecs } from './core/sdk/cacheSize.ts';
+import { blockSizeOf, cacheSize, cacheSpecs } from './core/sdk/cacheSize.ts';
 import type { GenerationDefaults } from './core/sdk/generationConfig.ts';
 import { generationDefaults } from './core/sdk/generationConfig.ts';
 import { loggerOf, logThroughput } from './core/sdk/logging.ts';
@@ -66,7 +66,14 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
   await opened.closeFiles();
   const backend = await starting;
   const caches = cacheSpecs(decoder.caches, opened.weights(), options);
-  const size = cacheSize(caches, decoder.maxPositions, options, decoder.states);
+  const blockSize = blockSizeOf(options, backend.kvBlockStep);
+  if (blockSize !== blockSizeOf(options)) {
+    log(
+      'warn',
+      `pagedAttn.blockSize: ${backend.name} stores ${backend.kvBlockStep} positions together; taking ${blockSize}`,
+    );
+  }
+  const size = cacheSize(caches, decoder.maxPositions, options, decoder.states, blockSize);
   const runner = new DecoderRunner(backend, { ...decoder, caches, maxPositions: size.contextLength }, size);
   releases.add(() => runner.dispose());
   const drafter = await loadDrafter(runner, options, { platform, backend: starting, releases });
@@ -129,6 +136,7 @@ function makeEngine(
     prefixCache: options.prefixCacheN !== 0,
     noKvCache: options.noKvCache,
     drafter,
+    cacheLimit: size.cacheLimit,
     seed: options.seed,
     yieldToHost: hostTurn(),
   });

@@ -52,9 +52,9 @@ async function loadModelDrafter(
     maxNumSeqs: maxSequences,
     maxBatchTokens: maxRows,
     // As many positions as the model itself keeps: in a smaller model they take less memory.
-    pagedAttn: { blockSize, memory: { contextSize: blocks * blockSize } },
+    pagedAttn: { memory: { contextSize: blocks * blockSize } },
   };
-  const size = cacheSize(caches, opened.decoder.maxPositions, limits, opened.decoder.states);
+  const size = cacheSize(caches, opened.decoder.maxPositions, limits, opened.decoder.states, blockSize);
   const decoder = { ...opened.decoder, caches, maxPositions: size.contextLength };
   const runner = new DecoderRunner(await home.backend, decoder, size);
   home.releases.add(() => runner.dispose());

@@ -403,6 +403,8 @@ export interface Backend {
   readonly info: BackendInfo;
   /** Results come from another processor's memory: what the host reads should be small. */
   readonly remote?: boolean | undefined;
+  /** Blocks of a key/value cache are multiples of so many positions; any size when absent. */
+  readonly kvBlockStep?: number | undefined;
   readonly ops: Ops;
   /** From the arena inside `scope`, else persistent (until `free`). Contents are undefined. */
   alloc(shape: Shape, dtype?: DType): Tensor;

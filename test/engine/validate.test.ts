@@ -66,6 +66,33 @@ describe('checkRequest', () => {
   });
 });
 
+describe('a cache that holds less than the model takes', () => {
+  const small = { ...limits, cacheLimit: { modelLength: 40, memoryFor: (n: number) => 10 * n } };
+  const ask = (length: number, maxLen?: number, truncateSequence = false) =>
+    checkRequest(
+      { prompt: new Array(length).fill(1), sampling: maxLen === undefined ? {} : { maxLen }, truncateSequence },
+      small,
+    );
+
+  it('refuses what can never fit, and says what it needs', () => {
+    expect(() => ask(10, 7)).toThrow(
+      /the 16 tokens .* got 10 and 7; they need 170 MB .*\{ mb: 170 \}, or lower maxLen/,
+    );
+    expect(() => ask(17)).toThrow(/^prompt: .* need 170 MB of cache, .* shorten the prompt/);
+    // An answer ends with the model's own length.
+    expect(() => ask(10, 1000)).toThrow('need 400 MB');
+    expect(() => ask(41, 1)).toThrow('expected at most 16 tokens, got 41');
+  });
+
+  it('takes what fits, what has no length, and what may be cut', () => {
+    expect(ask(10, 6)).toHaveLength(10);
+    expect(ask(16)).toHaveLength(16);
+    expect(ask(30, 4, true)).toHaveLength(12);
+    expect(ask(10, 30, true)).toHaveLength(10);
+    expect(checkRequest({ prompt: [1], sampling: { maxLen: 1000 } }, limits)).toHaveLength(1);
+  });
+});
+
 describe('truncation', () => {
   it('drops the beginning and leaves room for the answer', () => {
     fc.assert(

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it, vi } from 'vitest';
 import { GgufModelBuilder, ModelBuilder, TextModelBuilder } from '../../src/builders.ts';
 import { ConfigError, UnsupportedError } from '../../src/core/errors.ts';
-import { bytesPerPosition, cacheSize } from '../../src/core/sdk/cacheSize.ts';
+import { blockSizeOf, bytesPerPosition, cacheSize } from '../../src/core/sdk/cacheSize.ts';
 import { fillDefaults, generationDefaults } from '../../src/core/sdk/generationConfig.ts';
 import { loggerOf } from '../../src/core/sdk/logging.ts';
 import { checkLoadOptions } from '../../src/core/sdk/options.ts';
@@ -126,6 +126,26 @@ describe('cache size', () => {
     const mb = cacheSize(caches, 8192, { pagedAttn: { memory: { mb: 1 } } });
     expect(mb.blocks).toBe(Math.floor(2 ** 20 / (3 * 128 * 6) / 32));
     expect(() => cacheSize(caches, 8192, { pagedAttn: { memory: { contextSize: 5 } } })).toThrow(ConfigError);
+  });
+
+  it('knows what more positions would take: that much memory holds them', () => {
+    const states = [{ shape: [1000] }];
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 8192 }), fc.boolean(), (positions, recurrent) => {
+        const some = recurrent ? states : [];
+        const { cacheLimit } = cacheSize(caches, 8192, { pagedAttn: { memory: { contextSize: 64 } } }, some);
+        const mb = cacheLimit!.memoryFor(positions);
+        const { contextLength } = cacheSize(caches, 8192, { pagedAttn: { memory: { mb } } }, some);
+        expect(contextLength).toBeGreaterThanOrEqual(positions);
+      }),
+    );
+    expect(cacheSize(caches, 8192, {}).cacheLimit).toBeUndefined();
+  });
+
+  it('rounds blocks up to what a back-end stores together', () => {
+    expect([8, 16, 32].map((blockSize) => blockSizeOf({ pagedAttn: { blockSize } }, 32))).toEqual([32, 32, 32]);
+    expect(blockSizeOf({ pagedAttn: { blockSize: 8 } })).toBe(8);
+    expect(blockSizeOf({}, 1)).toBe(32);
   });
 
   it('always fits in its bound and holds a chat, for any model', () => {

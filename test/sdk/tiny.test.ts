@@ -61,6 +61,26 @@ describe.each(['llama', 'gguf_llama_f16'])('%s', (name) => {
   });
 });
 
+describe('a small cache', () => {
+  it('in blocks of any size on any device, refuses what it can never hold and names the memory', async () => {
+    for (const device of ['cpu', 'reference'] as const) {
+      const lines: string[] = [];
+      const model = await load(pathOf('llama'), {
+        device,
+        pagedAttn: { blockSize: 8, memory: { contextSize: 64 } },
+        logging: (level, line) => void (level === 'warn' && lines.push(line)),
+      });
+      expect(lines.some((line) => line.startsWith('pagedAttn.blockSize'))).toBe(device === 'cpu');
+      const prompt = new Array(40).fill(5);
+      const error = await model.complete(prompt, { sampling: { topK: 1, maxLen: 25 } }).catch((e: unknown) => e);
+      expect(error).toBeInstanceOf(api.RequestValidationError);
+      expect(String(error)).toMatch(/64 tokens .* got 40 and 25; they need 1 MB .* pagedAttn.memory/);
+      const fits = await model.complete(prompt, { sampling: { topK: 1, maxLen: 24, ignoreEos: true } });
+      expect(fits.choices[0]!.tokenIds).toHaveLength(24);
+    }
+  });
+});
+
 describe('loading', () => {
   const gguf = pathOf('gguf_llama_q8_0/model.gguf');
 

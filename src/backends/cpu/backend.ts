@@ -6,6 +6,7 @@ import { describe, type Shape, sizeOf, Tensor } from '../../core/tensor.ts';
 import type { Executor } from './executor.ts';
 import type { OpHost } from './host.ts';
 import type { Kernel } from './kernel.ts';
+import { CHUNK } from './kernels/attention/layout.ts';
 import type { Kernels } from './kernels.ts';
 import { WeightLoader } from './linear/load.ts';
 import { LinearOps } from './linear/ops.ts';
@@ -39,6 +40,7 @@ export interface CpuParts {
 /** WebAssembly kernels on threads. See `index.ts`. */
 export class CpuBackend implements Backend {
   readonly name = 'cpu';
+  readonly kvBlockStep = CHUNK;
   readonly info: BackendInfo;
   readonly ops: Ops;
   readonly #memories: CpuMemory[];

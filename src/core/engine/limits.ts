@@ -1,6 +1,6 @@
 /** The numbers an engine works with: its options, within what the model takes. */
 import { ConfigError } from '../errors.ts';
-import type { EngineOptions, ModelRunner } from './types.ts';
+import type { CacheLimit, EngineOptions, ModelRunner } from './types.ts';
 
 const DEFAULT_MAX_SEQUENCES = 32;
 const DEFAULT_MAX_ROWS = 512;
@@ -24,6 +24,7 @@ export interface EngineLimits {
   readonly eventBuffer: number;
   readonly prefixCache: boolean;
   readonly seed: number;
+  readonly cacheLimit: CacheLimit | undefined;
 }
 
 export function resolveLimits(options: EngineOptions, runner: ModelRunner): EngineLimits {
@@ -44,6 +45,7 @@ export function resolveLimits(options: EngineOptions, runner: ModelRunner): Engi
     eventBuffer: positive('eventBuffer', options.eventBuffer ?? DEFAULT_EVENT_BUFFER),
     prefixCache: (options.prefixCache ?? true) && !options.noKvCache,
     seed: options.seed ?? 0,
+    cacheLimit: options.cacheLimit,
   };
 }
 

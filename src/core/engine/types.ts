@@ -249,7 +249,17 @@ export interface Drafter {
   draft(sequences: readonly Sequence[], limits: Int32Array): Promise<void> | undefined;
 }
 
+/** What a cache would have to be for more than it holds. */
+export interface CacheLimit {
+  /** Positions that the model itself takes. */
+  readonly modelLength: number;
+  /** Megabytes of a cache of so many positions. */
+  memoryFor(positions: number): number;
+}
+
 export interface EngineOptions {
+  /** Given where the cache holds fewer positions than the model takes: requests beyond it are told what they need. */
+  readonly cacheLimit?: CacheLimit | undefined;
   /** Ids that end an answer unless `ignoreEos`. */
   readonly eosIds?: readonly number[] | undefined;
   /** Sequences that run at the same time; 32 when absent. */

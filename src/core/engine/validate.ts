@@ -1,11 +1,13 @@
 /** Which requests the engine takes. Rules that need a tokenizer are the SDK's. */
 import { RequestValidationError } from '../errors.ts';
-import type { GenerationRequest, SamplingParams } from './types.ts';
+import type { CacheLimit, GenerationRequest, SamplingParams } from './types.ts';
 
 export interface RequestLimits {
   readonly vocabSize: number;
   /** Tokens of prompt and answer together. */
   readonly contextLength: number;
+  /** Where the cache holds less than the model takes. */
+  readonly cacheLimit?: CacheLimit | undefined;
 }
 
 /** Each choice is a sequence with a sampler of its own. */
@@ -29,6 +31,7 @@ export function checkPrompt(
   if (prompt.length === 0) {
     throw new RequestValidationError('empty_prompt', 'prompt: expected at least one token, got none');
   }
+  if (!options.truncate) checkRoom(prompt.length, options.maxLen ?? 0, limits);
   let first = 0;
   if (prompt.length > contextLength) {
     if (!options.truncate) {
@@ -58,6 +61,19 @@ export function checkPrompt(
     tokens[i] = token;
   }
   return tokens;
+}
+
+/** Refuses what could run only with a larger cache, and says how large. An answer ends where the model's own length does. */
+function checkRoom(prompt: number, maxLen: number, { contextLength, cacheLimit }: RequestLimits): void {
+  if (cacheLimit === undefined || prompt > cacheLimit.modelLength) return;
+  const positions = Math.min(prompt + maxLen, cacheLimit.modelLength);
+  if (positions <= contextLength) return;
+  const alone = prompt > contextLength;
+  const mb = cacheLimit.memoryFor(positions);
+  throw new RequestValidationError(
+    'prompt_too_long',
+    `prompt${alone ? '' : ' and maxLen'}: expected at most the ${contextLength} tokens that the cache has room for, got ${prompt}${maxLen > 0 ? ` and ${maxLen}` : ''}; they need ${mb} MB of cache, so load the model with pagedAttn.memory { mb: ${mb} }${maxLen > 0 ? ', or lower maxLen' : ''}, or shorten the prompt`,
+  );
 }
 
 /** What the engine relies on in sampling parameters; `RequestValidationError` says which rule is broken. */

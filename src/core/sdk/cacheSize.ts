@@ -1,6 +1,7 @@
 /** How large the key/value cache is, how many recurrent states are kept, and how long a sequence may be. */
 import type { KvSpec, StateSpec } from '../backend.ts';
 import { DTYPE_BYTES, STORAGE_TYPES } from '../dtype.ts';
+import type { CacheLimit } from '../engine/types.ts';
 import { ConfigError } from '../errors.ts';
 import type { RunnerOptions } from '../runner.ts';
 import { sizeOf } from '../tensor.ts';
@@ -25,6 +26,8 @@ const MIN_STATES = 4;
 export interface CacheSize extends RunnerOptions {
   /** Positions of prompt and answer together. */
   readonly contextLength: number;
+  /** Present where memory, not the model, bounds the context. */
+  readonly cacheLimit: CacheLimit | undefined;
 }
 
 /** The caches of all layers with the element type that was asked for, or that suits the weights. */
@@ -56,13 +59,19 @@ export function bytesPerState(states: readonly StateSpec[]): number {
   return states.reduce((n, { shape }) => n + sizeOf(shape) * DTYPE_BYTES.f32, 0);
 }
 
+/** Positions of a block: those asked for, in the whole steps that the back-end stores. */
+export function blockSizeOf(options: Pick<LoadOptions, 'pagedAttn'>, step = 1): number {
+  return Math.ceil((options.pagedAttn?.blockSize ?? BLOCK_SIZE) / step) * step;
+}
+
 export function cacheSize(
   caches: readonly KvSpec[],
   maxPositions: number,
   options: LoadOptions,
   states: readonly StateSpec[] = [],
+  blockSize = blockSizeOf(options),
 ): CacheSize {
-  const { blockSize = BLOCK_SIZE, memory } = options.pagedAttn ?? {};
+  const { memory } = options.pagedAttn ?? {};
   const limit = Math.min(maxPositions, options.maxModelLen ?? maxPositions);
   const perPosition = Math.max(1, bytesPerPosition(caches));
   const maxSequences = Math.min(options.maxNumSeqs ?? MAX_SEQUENCES, options.maxBatchTokens ?? MAX_ROWS);
@@ -76,7 +85,13 @@ export function cacheSize(
     );
   }
   const contextLength = Math.min(limit, blocks * blockSize);
+  const allStates = slotsOf(bytesPerState(states), maxSequences, Number.POSITIVE_INFINITY, options);
+  const memoryFor = (n: number) => {
+    const bytes = Math.ceil(n / blockSize) * blockSize * perPosition + allStates * bytesPerState(states);
+    return Math.ceil(bytes / 2 ** 20);
+  };
   return {
+    cacheLimit: contextLength < limit ? { modelLength: limit, memoryFor } : undefined,
     blocks,
     blockSize,
     contextLength,

@@ -34,7 +34,7 @@ export interface CacheOptions {
    * rounded more coarsely than that, and `f32` beside float weights.
    */
   readonly cacheType?: 'auto' | 'f32' | 'f16' | undefined;
-  /** Positions in one block: 8, 16 or 32 (32 when absent). */
+  /** Positions in one block: 8, 16 or 32 (32 when absent). The CPU stores 32 together: there, less becomes 32. */
   readonly blockSize?: number;
   /** Memory of the cache, or the positions it holds. */
   readonly memory?: { readonly mb: number } | { readonly contextSize: number };
