@@ -123,6 +123,13 @@ suite('linear on the device', () => {
       const columns = blockSize === 1 ? 67 : 3 * Math.max(blockSize, 32);
       const m = matrix(type, 70, columns, 1);
       const w = await load([m]);
+      if (type !== 'F8_E4M3') {
+        // Kept as it is: 70 rows make nine slabs, a code book may lie behind them.
+        expect(w.data.formats).toEqual([type]);
+        expect(w.data.bytes).toBeLessThan(
+          ((72 * m.bytes.length) / 70) * (blockSize === 1 ? 1.5 : 1.15) + (1 << 14) + 1,
+        );
+      }
       for (const rows of type === 'F32' ? [1, 2, 3, 4, 5, 8, 9, 16, 17, 33, 64, 65, 130] : [1, 5, 33]) {
         const x = new Random(rows).normals(rows * columns);
         const from = gpu.upload(x, [rows, columns]);

@@ -2,7 +2,7 @@
 import { lazy, type OpHost } from '../host.ts';
 import type { Kernel, KernelSource } from '../kernel.ts';
 import { LANES } from '../wgsl.ts';
-import { type Format, HELPERS } from './formats.ts';
+import { type Format, HELPERS } from './format.ts';
 import { SLAB } from './repack.ts';
 import { TILE, TILE_MEMORY, type TileShape, tileBody, tileShape } from './tile.ts';
 
@@ -48,16 +48,21 @@ export function formatKernels(host: OpHost, format: Format): FormatKernels {
   };
 }
 
+const literal = (v: number) => (Number.isInteger(v) ? `${v}.0` : `${v}`);
+
 /** What every kernel that decodes needs in front of `main`; `row` counts the rows of the piece. */
 function decoder(format: Format): string {
   const table = format.table
     ? `var<workgroup> table: array<f32, 16>;
-const TABLE = array<f32, 16>(${format.table.map((v) => `${v}.0`).join(', ')});
+const TABLE = array<f32, 16>(${Array.from(format.table, literal).join(', ')});
 fn looked(w: u32) -> vec4<f32> {
   return vec4<f32>(table[w & 255u], table[(w >> 8u) & 255u], table[(w >> 16u) & 255u], table[w >> 24u]);
 }`
     : '';
-  return `${HELPERS}${table}
+  const book = format.book
+    ? `fn entry(i: u32) -> u32 { return words((p.rows + ${SLAB - 1}u) / ${SLAB}u * p.singles * ${SLAB}u + i); }`
+    : '';
+  return `${HELPERS}${table}${book}
 fn place(row: u32) -> vec2<u32> {
   let slab = row / ${SLAB}u;
   return vec2<u32>(slab * p.vectors, slab * p.singles) * ${SLAB}u + row % ${SLAB}u;

@@ -5,7 +5,8 @@ import { dequantizeInto } from '../../../quant/index.ts';
 import { checkedHalves } from '../../finite.ts';
 import { arrange } from '../../sections.ts';
 import type { OpHost } from '../host.ts';
-import { FORMATS, type Format } from './formats.ts';
+import type { Format } from './format.ts';
+import { FORMATS } from './formats.ts';
 import { type FormatKernels, formatKernels } from './kernels.ts';
 import { RowTarget, SLAB, UNIT } from './repack.ts';
 import { GpuWeight, type Piece } from './weight.ts';
@@ -24,7 +25,7 @@ const SMALL: ReadonlySet<StorageTypeName> = new Set<StorageTypeName>([
 /** Reads matrices from checkpoints, rows by rows, and repacks them for the kernels. */
 export class WeightLoader {
   readonly #host: OpHost;
-  readonly #kernels = new Map<StorageTypeName, FormatKernels>();
+  readonly #kernels = new Map<string, FormatKernels>();
   /** Loads take turns, so that the host holds one chunk at a time. */
   #last: Promise<unknown> = Promise.resolve();
   #queued = 0;
@@ -73,7 +74,7 @@ export class WeightLoader {
   /** Rows that one binding and one dispatch can take. */
   #mostRows(format: Format, units: number): number {
     const { maxBinding, maxBuffer, maxWorkgroups } = this.#host.gpu.facts;
-    const slabs = Math.floor(Math.min(maxBinding, maxBuffer) / slabBytes(format, units));
+    const slabs = Math.floor((Math.min(maxBinding, maxBuffer) - bookBytes(format)) / slabBytes(format, units));
     return SLAB * Math.max(1, Math.min(slabs, maxWorkgroups));
   }
 
@@ -88,8 +89,10 @@ export class WeightLoader {
     const slabs = Math.ceil(raw.rows / SLAB);
     const vectors = format.vectors(units);
     const singles = format.singles(units);
-    const storage = this.#host.create(slabs * slabBytes(format, units), `weight "${name}"`);
+    const rowsBytes = slabs * slabBytes(format, units);
+    const storage = this.#host.create(rowsBytes + bookBytes(format), `weight "${name}"`);
     const singlesAt = slabs * vectors * 4 * SLAB;
+    if (format.book) this.#host.gpu.device.queue.writeBuffer(storage.buffer, rowsBytes, format.book().buffer);
     const kernels = this.#kernelsOf(format);
     try {
       const ready = Promise.all([kernels.few[0]?.kernel().prepare(), kernels.tile().prepare()]);
@@ -147,10 +150,11 @@ export class WeightLoader {
   }
 
   #kernelsOf(format: Format): FormatKernels {
-    let made = this.#kernels.get(format.name);
+    const key = format.key ?? format.name;
+    let made = this.#kernels.get(key);
     if (made === undefined) {
       made = formatKernels(this.#host, format);
-      this.#kernels.set(format.name, made);
+      this.#kernels.set(key, made);
     }
     return made;
   }
@@ -159,6 +163,8 @@ export class WeightLoader {
 function slabBytes(format: Format, units: number): number {
   return (format.vectors(units) * 16 + format.singles(units) * 4) * SLAB;
 }
+
+const bookBytes = ({ book }: Format) => book?.().byteLength ?? 0;
 
 /** The same rows as floats: bfloat16 where that is exact. */
 function expanded(raw: RawSection, columns: number, stored: number): RawSection {

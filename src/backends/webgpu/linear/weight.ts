@@ -1,12 +1,12 @@
 import type { WeightData } from '../../../core/backend.ts';
-import type { StorageTypeName } from '../../../core/dtype.ts';
 import type { Weight } from '../../../core/weight.ts';
 import type { GpuStorage } from '../storage.ts';
 import type { FormatKernels } from './kernels.ts';
 
 /** Consecutive rows of one format in one buffer: first all vectors, then all single words. */
 export interface Piece {
-  readonly format: StorageTypeName;
+  /** The format as reports name it. */
+  readonly format: string;
   readonly kernels: FormatKernels;
   readonly storage: GpuStorage;
   /** Number of its first row in the matrix. */
