@@ -16,6 +16,8 @@ function commit(): string {
 }
 
 const library = { index: 'src/index.ts', core: 'src/entry-core.ts', quant: 'src/entry-quant.ts' };
+/** Runs in the threads that pack weights; found by its name beside the library. */
+const packer = { packer: 'src/quant/isq/packRows.ts' };
 /** The library as the command line sees it: built on its own, so that one copy serves both. */
 const built = new Map(Object.entries(library).map(([name, file]) => [file.replace('src/', '../'), `./${name}.js`]));
 
@@ -35,14 +37,14 @@ const shared: Options = {
 rmSync('dist', { recursive: true, force: true });
 
 export default defineConfig(({ dts }) => [
-  { ...shared, format: 'esm', entry: library },
+  { ...shared, format: 'esm', entry: { ...library, ...packer } },
   // A module of CommonJS has no import.meta.url; the shim gives it one.
   { ...shared, format: 'cjs', entry: library, shims: true },
   // What the condition `browser` of package.json leads to; bundlers for the web follow it.
   {
     ...shared,
     format: 'esm',
-    entry: library,
+    entry: { ...library, ...packer },
     outDir: 'dist/browser',
     esbuildPlugins: [
       {

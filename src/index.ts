@@ -22,6 +22,7 @@ export type {
   CacheOptions,
   CallOptions,
   Device,
+  LayerTopology,
   LoadOptions,
   LoadProgressEvent,
   Logger,
@@ -30,6 +31,7 @@ export type {
   ModelSpec,
   SpeculationOptions,
 } from './core/sdk/options.ts';
+export type { QuantLayer, QuantReport } from './core/sdk/quantReport.ts';
 export { parseReasoningEffort, type ReasoningEffort } from './core/sdk/reasoning.ts';
 export * from './core/sdk/request.ts';
 export { RequestBuilder } from './core/sdk/requestBuilder.ts';
@@ -59,3 +61,4 @@ export { Tensor } from './core/tensor.ts';
 export { EMBEDDED_MODEL } from './embedded.ts';
 export { loadModel } from './load.ts';
 export { type SupportedArch, supported as supportedArchitectures } from './models/registry.ts';
+export { ISQ_TYPES, type IsqBits, type IsqType } from './quant/isq/types.ts';

@@ -55,7 +55,8 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
       () => undefined,
     ),
   );
-  const opened = await openDecoder(spec, options, { platform, backend: starting, releases });
+  const warn = (message: string) => log('warn', message);
+  const opened = await openDecoder(spec, options, { platform, backend: starting, releases, warn });
   const { files, config, arch, decoder } = opened;
   // Reading is mostly waiting: the tokenizer is made meanwhile.
   const [text, defaults] = await all(
@@ -76,7 +77,7 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
   const size = cacheSize(caches, decoder.maxPositions, options, decoder.states, blockSize);
   const runner = new DecoderRunner(backend, { ...decoder, caches, maxPositions: size.contextLength }, size);
   releases.add(() => runner.dispose());
-  const drafter = await loadDrafter(runner, options, { platform, backend: starting, releases });
+  const drafter = await loadDrafter(runner, options, { platform, backend: starting, releases, warn });
   const engine = makeEngine(runner, size, { defaults, text, options, drafter });
   releases.add(() => engine.dispose());
   if (options.throughputLogging) releases.add(logThroughput(() => engine.stats(), log));
@@ -86,8 +87,9 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
     'info',
     `${files.name}: loaded in ${ms} ms on ${device} (${simd}, ${threads} threads), context ${size.contextLength}`,
   );
+  const names = namesOf(spec, files);
   return new Model({
-    ...namesOf(spec, files),
+    ...names,
     info: {
       kind: arch.hf[0] ?? 'text',
       device,
@@ -103,7 +105,8 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
     engine,
     text,
     defaults,
-    warn: (message) => log('warn', message),
+    warn,
+    quantization: opened.quantization?.serving((task, signal) => engine.runExclusive(task, { signal }), names.name),
     memory: () => backend.memory(),
     dispose: () => releases.run(),
   });

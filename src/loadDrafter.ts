@@ -34,14 +34,25 @@ export async function loadDrafter(
   return text === undefined ? model : new EitherDrafter(text, model);
 }
 
+/** Options that name parts of the model itself, or its weights. */
+const OF_THE_MODEL = {
+  files: undefined,
+  hfRevision: undefined,
+  isq: undefined,
+  autoIsq: undefined,
+  mixtureQexpertsIsq: undefined,
+  topology: undefined,
+  topologyFromPath: undefined,
+  imatrix: undefined,
+} satisfies LoadOptions;
+
 async function loadModelDrafter(
   spec: ModelSpec,
   target: DecoderRunner,
   options: LoadOptions,
   home: Home,
 ): Promise<ModelDrafter> {
-  // These name parts of the model itself.
-  const own: LoadOptions = { ...options, files: undefined, hfRevision: undefined };
+  const own: LoadOptions = { ...options, ...OF_THE_MODEL };
   const opened = await openDecoder(spec, own, home);
   await opened.load(own);
   await opened.closeFiles();

@@ -11,6 +11,7 @@ import type { Releases } from './core/sdk/releases.ts';
 import type { Weight } from './core/weight.ts';
 import { type WeightSource, Weights } from './core/weights.ts';
 import { findModel } from './findModel.ts';
+import { InPlace } from './isq.ts';
 import { buildDecoder } from './models/arch.ts';
 import { archOf } from './models/registry.ts';
 import { quantizedSource } from './quant/checkpoint/index.ts';
@@ -21,6 +22,7 @@ export interface Home {
   readonly platform: Platform;
   readonly backend: Promise<Backend>;
   readonly releases: Releases;
+  readonly warn: (message: string) => void;
 }
 
 export interface OpenedDecoder {
@@ -31,8 +33,11 @@ export interface OpenedDecoder {
   readonly decoder: Decoder;
   /** Those that `load` has read. */
   weights(): Iterable<Weight>;
+  /** Of a model whose weights are quantized while they are read. */
+  readonly quantization: InPlace | undefined;
   /** Reads the weights; until then the decoder cannot run. */
   load(options: Pick<LoadOptions, 'signal' | 'onProgress'>): Promise<void>;
+  /** Closes files that nothing will be read from again. */
   closeFiles(): Promise<void>;
 }
 
@@ -44,21 +49,28 @@ export async function openDecoder(spec: ModelSpec, options: LoadOptions, home: H
   const { config, source } = files.kind === 'gguf' ? await ggufModel(files.checkpoint) : await safetensorsModel(files);
   const arch = await archOf(config);
   const backend = await home.backend;
-  const weights = Weights.open({ backend, source, codec: { dequantizeInto }, dtype: options.dtype ?? 'auto' });
+  const quantization = await InPlace.of(options, config, backend.info.name, home);
+  const dtype = options.dtype ?? 'auto';
+  const weights = Weights.open({ backend, source, codec: { dequantizeInto }, dtype, recoder: quantization?.recoder });
   releases.add(() => weights.dispose());
   const decoder = buildDecoder(arch, weights, arch.config(config));
+  quantization?.attach(weights);
   return {
     files,
     config,
     arch,
     decoder,
     weights: () => weights.weights.values(),
-    load: ({ signal, onProgress }) =>
-      weights.load({
+    quantization,
+    async load({ signal, onProgress }) {
+      await weights.load({
         ...(signal ? { signal } : {}),
         onProgress: ({ done, total, item }) => onProgress?.({ stage: 'load', done, total, unit: 'bytes', item }),
-      }),
-    closeFiles,
+      });
+      await quantization?.loaded();
+    },
+    // Weights that are quantized again later are read again.
+    closeFiles: async () => (quantization ? undefined : closeFiles()),
   };
 }
 

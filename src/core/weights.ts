@@ -1,5 +1,5 @@
 /** From a checkpoint to named weights: the cursor that models read through, and the load that fills what they asked for. */
-import type { Backend, KvSpec, RawSection, StateSpec } from './backend.ts';
+import type { Backend, KvSpec, RawSection, StateSpec, WeightData } from './backend.ts';
 import type { StorageType } from './dtype.ts';
 import { rowBytes, storageType } from './dtype.ts';
 import { AbortError, WeightError } from './errors.ts';
@@ -36,10 +36,21 @@ export interface Codec {
   ): void;
 }
 
+/** Chooses other formats for matrices while they are read. */
+export interface Recoder {
+  /** The rows of a matrix in another format; `undefined` keeps the stored one. */
+  section(part: SourceTensor): RawSection | undefined;
+}
+
 export interface LoadProgress {
   readonly done: number;
   readonly total: number;
   readonly item: string;
+}
+
+interface LoadOptions {
+  readonly onProgress?: ((p: LoadProgress) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
 }
 
 interface Job {
@@ -49,14 +60,24 @@ interface Job {
   run(): Promise<void>;
 }
 
+interface Matrix {
+  readonly weight: Weight;
+  readonly order: number;
+  readonly bytes: number;
+  readonly parts: readonly SourceTensor[];
+}
+
 /** What a build shares between all its cursors. */
 interface Build {
   readonly backend: Backend;
   readonly source: WeightSource;
   readonly codec: Codec;
   readonly dtype: 'auto' | 'f32';
+  readonly recoder: Recoder | undefined;
   readonly used: Set<string>;
   readonly weights: Map<string, Weight>;
+  /** What the weights are made of, in the order of the files. */
+  readonly matrices: Matrix[];
   readonly tensors: Map<string, Tensor>;
   readonly jobs: Job[];
   readonly caches: KvSpec[];
@@ -70,6 +91,7 @@ export interface WeightsOptions {
   readonly codec: Codec;
   /** `f32` expands every weight, for exact arithmetic; `auto` keeps the stored formats. */
   readonly dtype?: 'auto' | 'f32';
+  readonly recoder?: Recoder | undefined;
 }
 
 /** `size` values of a stored vector: all of it, or `runs` of `[first, count]` of a vector of `stored` values. */
@@ -94,14 +116,16 @@ export class Weights {
   }
 
   static open(options: WeightsOptions): Weights {
-    const { backend, source, codec, dtype = 'auto' } = options;
+    const { backend, source, codec, dtype = 'auto', recoder } = options;
     const build: Build = {
       backend,
       source,
       codec,
       dtype,
+      recoder,
       used: new Set(),
       weights: new Map(),
+      matrices: [],
       tensors: new Map(),
       jobs: [],
       caches: [],
@@ -221,10 +245,12 @@ export class Weights {
     }
     const weight = new Weight(key, [out, width]);
     this.#build.weights.set(key, weight);
-    const sections = parts.map((p) => this.#section(p));
-    this.#job(
-      { name: key, order: Math.min(...parts.map((p) => p.order)), bytes: parts.reduce((n, p) => n + bytesOf(p), 0) },
-      async () => weight.replace(await this.backend.loadWeight({ name: key, shape: [out, width], sections })),
+    const sections = parts.map((p) => this.#section(p, this.#build.recoder));
+    const order = Math.min(...parts.map((p) => p.order));
+    const bytes = parts.reduce((n, p) => n + bytesOf(p), 0);
+    this.#build.matrices.push({ weight, order, bytes, parts });
+    this.#job({ name: key, order, bytes }, async () =>
+      weight.replace(await this.backend.loadWeight({ name: key, shape: [out, width], sections })),
     );
     return weight;
   }
@@ -293,13 +319,13 @@ export class Weights {
   }
 
   /** Reads everything asked for, once, front to back. On failure all memory taken is returned. */
-  async load(options: { onProgress?: (p: LoadProgress) => void; signal?: AbortSignal } = {}): Promise<void> {
+  async load(options: LoadOptions = {}): Promise<void> {
     const jobs = this.#build.jobs.sort((a, b) => a.order - b.order);
     const total = jobs.reduce((n, j) => n + j.bytes, 0);
     let done = 0;
     try {
       for (const job of jobs) {
-        if (options.signal?.aborted) throw new AbortError('loading was cancelled', { cause: options.signal.reason });
+        checkSignal(options.signal);
         await job.run();
         done += job.bytes;
         options.onProgress?.({ done, total, item: job.name });
@@ -309,6 +335,35 @@ export class Weights {
       throw error;
     }
     jobs.length = 0;
+  }
+
+  /**
+   * Reads all matrices again in the formats of another recoder, and exchanges them when all are there. On failure everything
+   * is as before.
+   */
+  async recode(recoder: Recoder, options: LoadOptions = {}): Promise<void> {
+    const matrices = [...this.#build.matrices].sort((a, b) => a.order - b.order);
+    const total = matrices.reduce((n, m) => n + m.bytes, 0);
+    const loaded: WeightData[] = [];
+    let done = 0;
+    try {
+      for (const { weight, bytes, parts } of matrices) {
+        checkSignal(options.signal);
+        const { name, shape } = weight;
+        const sections = parts.map((p) => this.#section(p, recoder));
+        loaded.push(await this.backend.loadWeight({ name, shape, sections }));
+        done += bytes;
+        options.onProgress?.({ done, total, item: name });
+      }
+      // Commands that repack rows have run, or failed, by then.
+      await this.backend.flush();
+    } catch (error) {
+      for (const data of loaded) data.dispose();
+      throw error;
+    }
+    matrices.forEach(({ weight }, i) => {
+      weight.replace(loaded[i] as WeightData);
+    });
   }
 
   /** Returns all weights and tensors. */
@@ -332,8 +387,10 @@ export class Weights {
     this.#build.jobs.push({ name: at.name, order: at.order, bytes, run });
   }
 
-  #section(part: SourceTensor): RawSection {
+  #section(part: SourceTensor, recoder: Recoder | undefined): RawSection {
     checkType(part);
+    const recoded = recoder?.section(part);
+    if (recoded) return recoded;
     const width = part.shape[part.shape.length - 1] as number;
     const rows = sizeOf(part.shape) / width;
     if (this.#build.dtype === 'auto' || part.type.name === 'F32') {
@@ -341,6 +398,10 @@ export class Weights {
     }
     return { type: storageType('F32'), rows, readRows: expandRows(part, this.#build.codec) };
   }
+}
+
+function checkSignal(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw new AbortError('loading was cancelled', { cause: signal.reason });
 }
 
 /** Reads rows as F32. */

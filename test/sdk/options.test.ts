@@ -40,6 +40,11 @@ describe('model builders', () => {
     ['onProgress', [undefined], { onProgress: undefined }],
     ['withSignal', [undefined], { signal: undefined }],
     ['withIsq', [4], { isq: 4 }],
+    ['withAutoIsq', [4], { autoIsq: 4 }],
+    ['withMixtureQexpertsIsq', [], { mixtureQexpertsIsq: true }],
+    ['withTopology', [{ 0: { isq: 'Q8_0' } }], { topology: { 0: { isq: 'Q8_0' } } }],
+    ['withTopologyFromPath', ['t.yml'], { topologyFromPath: 't.yml' }],
+    ['withImatrix', ['a.imatrix'], { imatrix: 'a.imatrix' }],
   ];
 
   it('give the plain options, for any sequence of setters', () => {
@@ -69,11 +74,11 @@ describe('model builders', () => {
 
   it('refuse what cannot work, by name, at build', async () => {
     const error = await new ModelBuilder('m')
-      .withIsq('Q4K')
+      .withMtp()
       .build()
       .catch((e: unknown) => e);
     expect(error).toBeInstanceOf(UnsupportedError);
-    expect((error as UnsupportedError).feature).toBe('isq');
+    expect((error as UnsupportedError).feature).toBe('mtp');
   });
 });
 
@@ -105,8 +110,8 @@ describe('load options', () => {
 
   it('of later versions are refused unless undefined', () => {
     expect(() => checkLoadOptions({ mtp: {} } as never)).toThrow(/option mtp: .* take draftModel/);
-    expect(() => checkLoadOptions({ topology: 'x' } as never)).toThrow(/option topology/);
-    expect(() => checkLoadOptions({ topology: undefined } as never)).not.toThrow();
+    expect(() => checkLoadOptions({ xlora: 'x' } as never)).toThrow(/option topology/);
+    expect(() => checkLoadOptions({ xlora: undefined } as never)).not.toThrow();
   });
 });
 

@@ -14,7 +14,6 @@ import type {
 
 /** Options that a later version will act on; `build` refuses them by name. */
 interface Pending {
-  isq?: string | number;
   mtp?: { readonly model?: string; readonly nPredict?: number };
 }
 
@@ -145,9 +144,33 @@ export class LoadOptionsBuilder {
     return this.set({ signal });
   }
 
-  /** Quantizes weights while loading. Not available in this version: `build` throws `UnsupportedError`. */
+  /** Quantizes weights while loading, to a type (`Q4K`) or a number of bits (4). */
   withIsq(type: string | number): this {
     return this.set({ isq: type });
+  }
+
+  /** The same, by bits alone: 2, 3, 4, 5, 6 or 8. */
+  withAutoIsq(bits: number): this {
+    return this.set({ autoIsq: bits });
+  }
+
+  /** Quantizes routed experts only. */
+  withMixtureQexpertsIsq(only = true): this {
+    return this.set({ mixtureQexpertsIsq: only });
+  }
+
+  /** Types of single layers and weights. */
+  withTopology(topology: NonNullable<LoadOptions['topology']>): this {
+    return this.set({ topology });
+  }
+
+  withTopologyFromPath(path: string): this {
+    return this.set({ topologyFromPath: path });
+  }
+
+  /** An imatrix file of llama.cpp, or a `.cimatrix` file. */
+  withImatrix(file: NonNullable<LoadOptions['imatrix']>): this {
+    return this.set({ imatrix: file });
   }
 
   /** Drafts by prediction heads. Not available in this version: `build` throws `UnsupportedError`; see `withDraftModel`. */

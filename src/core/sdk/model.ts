@@ -18,6 +18,7 @@ import type { GenerationDefaults } from './generationConfig.ts';
 import { fillDefaults } from './generationConfig.ts';
 import { TextMessages } from './messages.ts';
 import type { CallOptions } from './options.ts';
+import type { ModelQuantization, QuantReport } from './quantReport.ts';
 import type { ReasoningEffort } from './reasoning.ts';
 import { resolveReasoning } from './reasoning.ts';
 import type { CompletionParams, RequestLike, Tool } from './request.ts';
@@ -71,6 +72,8 @@ export interface ModelParts {
   readonly text?: ModelText | undefined;
   readonly defaults?: GenerationDefaults | undefined;
   readonly warn?: ((message: string) => void) | undefined;
+  /** Of models that were loaded with `isq` or a topology. */
+  readonly quantization?: ModelQuantization | undefined;
   memory(): ModelMemory;
   dispose(): Promise<void>;
 }
@@ -265,6 +268,25 @@ export class Model {
     return this.#parts.engine.stats();
   }
 
+  /**
+   * Quantizes the weights anew, in place: from the checkpoint, between two steps, requests wait meanwhile. Resolves when all
+   * weights have been exchanged; on failure the model is as before.
+   * @throws UnsupportedError for models loaded without `isq`, ConfigError for unknown types, ManagementError while another
+   * call runs.
+   */
+  async reIsqModel(type: string | number, options: CallOptions = {}): Promise<void> {
+    this.#select(options);
+    await this.#quantized('reIsqModel').requantize(type, options.signal);
+  }
+
+  /** What quantization at load, or the last `reIsqModel`, made of each matrix. */
+  quantReport(options: CallOptions = {}): QuantReport {
+    this.#select(options);
+    const report = this.#quantized('quantReport').report();
+    if (!report) throw new UnsupportedError('quantReport: expected a loaded model', { feature: 'quantReport' });
+    return report;
+  }
+
   /** Bytes held now; nothing after `dispose`. */
   memory(options: CallOptions = {}): ModelMemory {
     this.#select(options);
@@ -286,6 +308,14 @@ export class Model {
     if (modelId !== undefined && modelId !== name && !aliases.includes(modelId)) {
       throw new ModelNotFoundError(`model: expected ${name}, got ${JSON.stringify(modelId)}`, modelId);
     }
+  }
+
+  #quantized(what: string): ModelQuantization {
+    const { quantization } = this.#parts;
+    if (quantization) return quantization;
+    throw new UnsupportedError(`${what}: expected a model loaded with isq, got one as stored; load it with isq`, {
+      feature: what,
+    });
   }
 
   #completionModel() {

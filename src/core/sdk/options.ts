@@ -55,6 +55,15 @@ export interface SpeculationOptions {
   readonly nPredict?: number | undefined;
 }
 
+/**
+ * One entry of a topology. Its key is a range of layers `a-b` (`b` excluded), a layer `n`, or a `/regular expression/` of
+ * names of weights.
+ */
+export interface LayerTopology {
+  readonly isq?: string | number;
+  readonly device?: string;
+}
+
 export type LogLevel = 'off' | 'error' | 'warn' | 'info' | 'debug';
 export type Logger = (level: Exclude<LogLevel, 'off'>, message: string) => void;
 
@@ -95,6 +104,22 @@ export interface LoadOptions {
   readonly jinjaExplicit?: string | undefined;
   /** A `tokenizer.json`: its path. */
   readonly tokenizerJson?: string | undefined;
+
+  /**
+   * Quantizes weights while they are read: a type (`Q4K`, `AFQ4`, …) or a number of bits. Embeddings and output matrix get a
+   * finer type; rows that do not divide into blocks get the nearest type that fits, or stay as they are.
+   */
+  readonly isq?: string | number | undefined;
+  /** The same, by bits alone: 2, 3, 4, 5, 6 or 8. */
+  readonly autoIsq?: number | undefined;
+  /** Quantizes routed experts only. */
+  readonly mixtureQexpertsIsq?: boolean | undefined;
+  /** Types of single layers and weights; beats `isq` where both speak. */
+  readonly topology?: Readonly<Record<string, LayerTopology>> | undefined;
+  /** A topology file: YAML or JSON. */
+  readonly topologyFromPath?: string | undefined;
+  /** Importance of weights for `isq`: an imatrix file of llama.cpp, or a `.cimatrix` file. */
+  readonly imatrix?: SourceInput | undefined;
 
   readonly maxNumSeqs?: number | undefined;
   /** Rows of one step: longer prompts run in pieces. */
@@ -141,6 +166,12 @@ const KNOWN: ReadonlySet<string> = new Set<keyof LoadOptions>([
   'chatTemplate',
   'jinjaExplicit',
   'tokenizerJson',
+  'isq',
+  'autoIsq',
+  'mixtureQexpertsIsq',
+  'topology',
+  'topologyFromPath',
+  'imatrix',
   'maxNumSeqs',
   'maxBatchTokens',
   'maxModelLen',
@@ -177,6 +208,7 @@ export function checkLoadOptions(options: LoadOptions): void {
   count('maxBatchTokens', options.maxBatchTokens, 1, 65536);
   count('maxModelLen', options.maxModelLen, 1, 2 ** 31);
   count('prefixCacheN', options.prefixCacheN, 0, Number.MAX_SAFE_INTEGER);
+  oneOf('mixtureQexpertsIsq', options.mixtureQexpertsIsq, [true, false]);
   count('seed', options.seed, 0, Number.MAX_SAFE_INTEGER);
   const { blockSize, memory, cacheType } = options.pagedAttn ?? {};
   oneOf('pagedAttn.blockSize', blockSize, [8, 16, 32]);

@@ -1,0 +1,62 @@
+/** Which weights are quantized in place, and to what. */
+
+import type { Topology } from './topology.ts';
+import type { IsqBits, IsqType } from './types.ts';
+import { fitting, promoted } from './types.ts';
+
+export type { IsqBits, IsqType };
+
+/** What was asked for. */
+export interface IsqPlan {
+  /** Of all weights that nothing else is said about; none: only what the topology names. */
+  readonly type: IsqType | undefined;
+  /** Routed experts alone, and nothing promoted. */
+  readonly expertsOnly: boolean;
+  readonly topology: Topology | undefined;
+}
+
+export type Role = 'linear' | 'expert' | 'sensitive' | 'other';
+
+/** Matrices that choose experts, and tables of positions. */
+const DENSE = /(^|\.)(gate|router|wg|shared_expert_gate|router\.(layer|proj)|wpe|embed_positions)\.weight$/;
+const EXPERT = /(^|\.)experts\.|(^|\.)block_sparse_moe\.(input|output)_linear\./;
+/** Exact places: tables of other modalities have names like these further down. */
+const SENSITIVE =
+  /^((model|language_model|transformer|gpt_neox)\.)*(embed_tokens|embed_tokens_per_layer|wte|embed_in|lm_head|embed_out)\.weight$/;
+
+export function roleOf(name: string): Role {
+  if (EXPERT.test(name)) return 'expert';
+  if (DENSE.test(name)) return 'other';
+  return SENSITIVE.test(name) ? 'sensitive' : 'linear';
+}
+
+/** The number of the layer that a weight belongs to. */
+export function layerOf(name: string): number | undefined {
+  const layer = /(?:^|\.)(?:layers|h|blocks)\.(\d+)\./.exec(name)?.[1];
+  return layer === undefined ? undefined : Number(layer);
+}
+
+/** What is decided about one matrix. */
+export interface Decision {
+  readonly requested: IsqType;
+  /** After pins and promotion. */
+  readonly resolved: IsqType;
+  /** After the fallback for the row length; `undefined`: it stays as it is stored. */
+  readonly target: IsqType | undefined;
+  readonly promoted: boolean;
+  readonly pinned: boolean;
+}
+
+/** `undefined` for matrices that the plan does not touch. */
+export function decide(plan: IsqPlan, name: string, columns: number): Decision | undefined {
+  const role = roleOf(name);
+  if (role === 'other') return undefined;
+  const pin = plan.topology?.find(name, layerOf(name))?.isq;
+  if (pin) {
+    return { requested: pin, resolved: pin, target: fitting(pin, columns), promoted: false, pinned: true };
+  }
+  const { type } = plan;
+  if (!type || (plan.expertsOnly && role !== 'expert')) return undefined;
+  const resolved = role === 'sensitive' && !plan.expertsOnly ? promoted(type) : type;
+  return { requested: type, resolved, target: fitting(resolved, columns), promoted: resolved !== type, pinned: false };
+}
