@@ -110,7 +110,7 @@ describe('load options', () => {
 
   it('of later versions are refused unless undefined', () => {
     expect(() => checkLoadOptions({ mtp: {} } as never)).toThrow(/option mtp: .* take draftModel/);
-    expect(() => checkLoadOptions({ xlora: 'x' } as never)).toThrow(/option topology/);
+    expect(() => checkLoadOptions({ xlora: 'x' } as never)).toThrow(/option xlora/);
     expect(() => checkLoadOptions({ xlora: undefined } as never)).not.toThrow();
   });
 });
