@@ -140,7 +140,7 @@ describe('facts in the README', () => {
   });
 
   it('the benchmarks know the options it names', () => {
-    const sources = ['bench/run.ts', 'bench/peers/run.ts'].map(read).join('\n');
+    const sources = ['bench/run.ts', 'bench/peers/run.ts', 'bench/webgpu.ts'].map(read).join('\n');
     const paragraphs = readme.split(/\n\n+/).filter((p) => p.includes('npm run bench:'));
     const flags = paragraphs.flatMap((p) => [...p.matchAll(/`--([\w-]+)/g)].map((m) => m[1] as string));
     expect(flags.length).toBeGreaterThan(0);
