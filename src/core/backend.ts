@@ -38,9 +38,14 @@ export interface KvSpec {
    * `qkvStore` then takes rows without values, `[(heads + kvHeads) * headDim]`.
    */
   readonly valuesInKeys?: boolean | undefined;
-  /** `f16`: two bytes an element, in half precision or another form that is as good. */
-  readonly dtype: 'f32' | 'f16';
+  readonly dtype: KvDType;
 }
+
+/**
+ * `f16`: two bytes an element, in half precision or another form that is as good. `q8_0`: one byte an element and a scale
+ * for every 32 of a head, the largest of which becomes 127.
+ */
+export type KvDType = 'f32' | 'f16' | 'q8_0';
 
 /** Keys and values of one layer in `blocks` blocks of `blockSize` positions; the layout is the back-end's own. */
 export interface KvCache {

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import type { NormOptions } from '../../src/core/backend.ts';
+import type { KvDType, NormOptions } from '../../src/core/backend.ts';
 import * as ops from '../../src/core/ops.ts';
 import type { Tensor } from '../../src/core/tensor.ts';
 import { type Case, define } from './case.ts';
@@ -26,7 +26,7 @@ interface Paged {
   readonly geometry: { kvHeads: number; group: number; headDim: number; valueDim: number; sameDim: boolean };
   readonly sequences: readonly SequenceSpec[];
   readonly blockSize: number;
-  readonly dtype: 'f32' | 'f16';
+  readonly dtype: KvDType;
   readonly qNorm: boolean;
   readonly kNorm: boolean;
   readonly normAfterRope: boolean;
@@ -40,7 +40,7 @@ interface Paged {
   readonly copied: boolean;
 }
 
-const paged = (past: number, rows: number, dtype: 'f32' | 'f16'): fc.Arbitrary<Paged> =>
+const paged = (past: number, rows: number, dtype: KvDType): fc.Arbitrary<Paged> =>
   fc.record({
     geometry,
     sequences: sequences(past, rows),
@@ -108,11 +108,11 @@ function runPaged(e: Environment, p: Paged): Tensor[] {
 }
 
 /** One or more heads of latent attention. */
-const latent = (past: number, rows: number, dtype: 'f32' | 'f16') =>
+const latent = (past: number, rows: number, dtype: KvDType) =>
   paged(past, rows, dtype).map((p): Paged => ({ ...p, latent: true }));
 
 /** Contexts long enough to be cut into pieces. */
-const long = (dtype: 'f32' | 'f16') =>
+const long = (dtype: KvDType) =>
   fc.tuple(paged(0, 0, dtype), sequences(400, 2), fc.integer({ min: 1, max: 4 })).map(
     ([p, added, half]): Paged => ({
       ...p,
@@ -123,14 +123,19 @@ const long = (dtype: 'f32' | 'f16') =>
   );
 
 export const attentionCases: readonly Case[] = [
-  ...(['f32', 'f16'] as const).flatMap((dtype) => {
-    // A last bit of difference can round a cached half-precision number the other way.
-    const bound = dtype === 'f16' ? { nmse: 1e-9 } : {};
-    return [
+  ...(['f32', 'f16', 'q8_0'] as const).flatMap((dtype) => {
+    // A last bit of difference can round a cached number the other way: by a part in 2^11, or in 127 of the largest of
+    // 32. Scales of q8_0 caches are of full or of half precision.
+    const bound = { f32: {}, f16: { nmse: 1e-9 }, q8_0: { nmse: 1e-4 } }[dtype];
+    const usual = [
       define('attention', `decode, ${dtype}`, paged(150, 1, dtype), runPaged, bound),
       define('attention', `prefill, ${dtype}`, paged(20, 40, dtype), runPaged, bound),
       define('attention', `mixed, ${dtype}`, paged(70, 5, dtype), runPaged, bound),
       define('attention', `long, ${dtype}`, long(dtype), runPaged, bound),
+    ];
+    if (dtype === 'q8_0') return usual;
+    return [
+      ...usual,
       define('attention', `values in keys, decode, ${dtype}`, latent(150, 1, dtype), runPaged, bound),
       define('attention', `values in keys, prefill, ${dtype}`, latent(70, 20, dtype), runPaged, bound),
     ];

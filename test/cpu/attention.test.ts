@@ -1,22 +1,25 @@
 import { setFlagsFromString } from 'node:v8';
 import { describe, expect, it } from 'vitest';
 import type { Kernel } from '../../src/backends/cpu/kernel.ts';
-import { attendF32, attendI16 } from '../../src/backends/cpu/kernels/attention/attend.ts';
+import { attendF32, attendI8, attendI16 } from '../../src/backends/cpu/kernels/attention/attend.ts';
 import {
   type CacheKind,
   geometryOf,
   PARTIAL_HEADER,
   SEGMENT_CHUNKS,
   scratchBytes,
+  stepBytesOf,
   WIDE,
 } from '../../src/backends/cpu/kernels/attention/layout.ts';
 import { mergeAttention } from '../../src/backends/cpu/kernels/attention/merge.ts';
-import { HEAD_NORM, qkvStoreF32, qkvStoreI16 } from '../../src/backends/cpu/kernels/attention/store.ts';
+import { HEAD_NORM, qkvStoreF32, qkvStoreI8, qkvStoreI16 } from '../../src/backends/cpu/kernels/attention/store.ts';
 import { bench, DATA, random, SIMD } from './support.ts';
 
 // Node 20 has relaxed SIMD behind a flag.
 if (process.versions.node.startsWith('20.')) setFlagsFromString('--experimental-wasm-relaxed-simd');
-const kernels = [attendF32, attendI16, mergeAttention, qkvStoreF32, qkvStoreI16] as Kernel[];
+const STORE = { f32: qkvStoreF32, i16: qkvStoreI16, i8: qkvStoreI8 } as const;
+const ATTEND = { f32: attendF32, i16: attendI16, i8: attendI8 } as const;
+const kernels = [...Object.values(ATTEND), mergeAttention, ...Object.values(STORE)] as Kernel[];
 const BYTES = 4 << 20;
 const simd = bench(kernels, SIMD, BYTES);
 
@@ -112,7 +115,7 @@ function run(s: Setup, variant: 'wasm' | 'twin', b = simd) {
     scratchStride,
   };
   b[variant](
-    s.kind === 'f32' ? qkvStoreF32 : qkvStoreI16,
+    STORE[s.kind],
     {
       ...{ qkv: put(qkvRows.flat(), 'f32'), q: qAll, slots: put(slots, 'i32'), rows: qkvRows.length, heads },
       ...{ ...shape, ...inside, ...plain, ...noNorm },
@@ -155,7 +158,7 @@ function run(s: Setup, variant: 'wasm' | 'twin', b = simd) {
     },
   };
   b[variant](
-    s.kind === 'f32' ? attendF32 : attendI16,
+    ATTEND[s.kind],
     {
       ...common,
       ...{ q: put(queries, 'f32'), blockTable: put(tables32, 'i32'), blocksPerSequence, headDim: s.headDim },
@@ -282,7 +285,9 @@ const setups: Readonly<Record<string, Omit<Setup, 'kind'>>> = {
   },
 };
 
-describe.each(['f32', 'i16'] as const)('attention over a cache of %s', (kind) => {
+const LARGEST_ERROR = { f32: 3e-6, i16: 1e-3, i8: 3e-2 } as const;
+
+describe.each(['f32', 'i16', 'i8'] as const)('attention over a cache of %s', (kind) => {
   it.each(Object.entries(setups))('%s', (_, setup) => {
     const s = { ...setup, kind };
     const wasm = run(s, 'wasm');
@@ -292,11 +297,11 @@ describe.each(['f32', 'i16'] as const)('attention over a cache of %s', (kind) =>
     const want = exact(s, wasm.qkvRows, wasm.sinks);
     expect(wasm.got.length).toBe(want.length);
     want.forEach((v, i) => {
-      expect(Math.abs(wasm.got[i]! - v), `element ${i}`).toBeLessThan(kind === 'f32' ? 3e-6 : 1e-3);
+      expect(Math.abs(wasm.got[i]! - v), `element ${i}`).toBeLessThan(LARGEST_ERROR[kind]);
     });
     const error = Math.sqrt(want.reduce((sum, v, i) => sum + (wasm.got[i]! - v) ** 2, 0) / want.length);
-    // Half precision of keys and values alone would give about 3e-4 here.
-    expect(error).toBeLessThan(kind === 'f32' ? 1e-6 : 2e-4);
+    // Half precision of keys and values alone would give about 3e-4 here; 8 bits give steps of 2 / 127.
+    expect(error).toBeLessThan({ f32: 1e-6, i16: 2e-4, i8: 6e-3 }[kind]);
   });
 
   it('gives the same result for every tiling', () => {
@@ -351,7 +356,7 @@ describe.each(['f32', 'i16'] as const)('attention over a cache of %s', (kind) =>
     const s: Setup = { kind, ...setups['decode']! };
     const { got, qkvRows } = run(s, 'wasm', b);
     exact(s, qkvRows, undefined).forEach((v, i) => {
-      expect(Math.abs(got[i]! - v)).toBeLessThan(kind === 'f32' ? 3e-6 : 1e-3);
+      expect(Math.abs(got[i]! - v)).toBeLessThan(LARGEST_ERROR[kind]);
     });
   });
 });
@@ -360,7 +365,7 @@ describe('qkvStore', () => {
   const next = random(23);
   const values = (n: number) => Float32Array.from({ length: n }, () => (next() - 0.5) * 3);
   it.each([0, 1])('norms and rotates queries and keys (order %d) with the bits of its twin', (normAfterRope) => {
-    for (const kind of ['f32', 'i16'] as const) {
+    for (const kind of ['f32', 'i16', 'i8'] as const) {
       const [rows, heads, kvHeads, headDim, valueDim, half] = [3, 2, 1, 12, 8, 4];
       const g = geometryOf(kind, headDim, valueDim);
       const width = (heads + kvHeads) * headDim + kvHeads * valueDim;
@@ -382,7 +387,7 @@ describe('qkvStore', () => {
         simd.views.i32.set([33, 2, 63], at.slots / 4);
         const bias = at.w + headDim * 4;
         call(
-          kind === 'f32' ? qkvStoreF32 : qkvStoreI16,
+          STORE[kind],
           {
             ...{
               qkv: at.qkv,
@@ -439,12 +444,14 @@ describe('qkvStore', () => {
         const want = normAfterRope ? norm(rotate(head, row), true) : rotate(norm(head, true), row);
         const slot = [33, 2, 63][row]!;
         const chunk = at.cache + (slot >> 5) * g.chunkBytes;
-        const column = chunk + ((slot & 31) >= 16 ? g.keySteps * 64 : 0) + (slot & 15) * 4;
+        const step = stepBytesOf(kind);
+        const column = chunk + ((slot & 31) >= 16 ? g.keySteps * step : 0) + ((slot & 15) * step) / 16;
         want.forEach((v, d) => {
           if (kind === 'f32') expect(simd.views.f32[(column + d * 64) / 4]).toBeCloseTo(v, 5);
           else {
-            const unit = simd.views.f32[(chunk + 2 * g.keySteps * 64) / 4 + (slot & 31)]!;
-            const word = simd.views.i16[(column + (d >> 1) * 64) / 2 + (d & 1)]!;
+            const unit = simd.views.f32[(chunk + 2 * g.keySteps * step) / 4 + (slot & 31)]!;
+            const pair = column + (d >> 1) * step;
+            const word = kind === 'i8' ? simd.views.i8[pair + (d & 1)]! : simd.views.i16[pair / 2 + (d & 1)]!;
             expect(Math.abs(word * unit - v)).toBeLessThanOrEqual(unit);
           }
         });

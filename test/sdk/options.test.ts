@@ -123,6 +123,9 @@ describe('cache size', () => {
 
   it('counts bytes of a position', () => {
     expect(bytesPerPosition(caches)).toBe(3 * 128 * (4 + 2));
+    const [, half] = caches;
+    expect(bytesPerPosition([{ ...half, dtype: 'q8_0' }]) / bytesPerPosition([half])).toBe((1 + 4 / 32) / 2);
+    expect(bytesPerPosition([{ ...half, keyDim: 576, valuesInKeys: true, dtype: 'q8_0' }])).toBe(3 * (576 + 18 * 4));
   });
 
   it('follows the memory asked for', () => {

@@ -3,6 +3,7 @@ import type {
   Batch,
   DenseAttentionOptions,
   KvCache,
+  KvDType,
   KvSpec,
   NormOptions,
   QkvOptions,
@@ -64,7 +65,7 @@ export function qkvStore(
   const from = floats(qkv);
   const queries = floats(q);
   const table = cosSin && floats(cosSin);
-  const stored = (v: number) => (spec.dtype === 'f16' ? f16ToF32(f32ToF16(v)) : v);
+  const stored = (row: Float32Array, dim: number) => roundRow(row, dim, spec.dtype);
   for (let r = 0; r < batch.rows; r++) {
     const slot = batch.host.slots[r]!;
     const row = from.slice(r * qkv.width, (r + 1) * qkv.width);
@@ -76,10 +77,29 @@ export function qkvStore(
       if (normOptions && options.normAfterRope) normalizeRow(head, normOptions);
     }
     queries.set(row.subarray(0, heads * headDim), r * heads * headDim);
-    keys.set(row.subarray(heads * headDim, (heads + kvHeads) * headDim).map(stored), slot * kvHeads * headDim);
+    keys.set(stored(row.subarray(heads * headDim, (heads + kvHeads) * headDim), headDim), slot * kvHeads * headDim);
     if (!spec.valuesInKeys)
-      values.set(row.subarray((heads + kvHeads) * headDim).map(stored), slot * kvHeads * valueDim);
+      values.set(stored(row.subarray((heads + kvHeads) * headDim), valueDim), slot * kvHeads * valueDim);
   }
+}
+
+/** Heads of `dim` entries as a cache of that type keeps them; `q8_0` rounds as the storage type of that name does. */
+function roundRow(heads: Float32Array, dim: number, dtype: KvDType): Float32Array {
+  if (dtype === 'f32') return heads;
+  if (dtype === 'f16') return heads.map((v) => f16ToF32(f32ToF16(v)));
+  const out = new Float32Array(heads.length);
+  for (let at = 0; at < heads.length; at += dim) {
+    for (let from = at; from < at + dim; from += 32) {
+      const group = heads.subarray(from, Math.min(from + 32, at + dim));
+      const unit = group.reduce((most, v) => Math.max(most, Math.abs(v)), 0) / 127;
+      const scale = f16ToF32(f32ToF16(unit));
+      out.set(
+        group.map((v) => (unit > 0 ? Math.sign(v) * Math.round(Math.abs(v) / unit) * scale : 0)),
+        from,
+      );
+    }
+  }
+  return out;
 }
 
 export function attention(out: Tensor, q: Tensor, cache: KvCache, batch: Batch, options: AttentionOptions): void {

@@ -9,6 +9,7 @@ import type {
   NormOptions,
   QkvOptions,
 } from '../backend.ts';
+import { UnsupportedError } from '../errors.ts';
 import { addInto, binary, binaryInto, cast, mulInto, scaleInto, unary, unaryInto } from '../ops/elementwise.ts';
 import { concat, expand, gatherRows, permute, scatterRows, slice } from '../ops/layout.ts';
 import { matmul } from '../ops/linear.ts';
@@ -28,10 +29,11 @@ export class ComposedKvCache implements KvCache {
     this.spec = spec;
     this.blocks = blocks;
     this.blockSize = blockSize;
-    this.keys = backend.persistent([blocks * blockSize, spec.kvHeads * spec.keyDim], spec.dtype);
+    const dtype = floatsOf(spec, backend.name);
+    this.keys = backend.persistent([blocks * blockSize, spec.kvHeads * spec.keyDim], dtype);
     this.values = spec.valuesInKeys
       ? undefined
-      : backend.persistent([blocks * blockSize, spec.kvHeads * spec.valueDim], spec.dtype);
+      : backend.persistent([blocks * blockSize, spec.kvHeads * spec.valueDim], dtype);
   }
 
   get bytes(): number {
@@ -46,6 +48,16 @@ export class ComposedKvCache implements KvCache {
 
 export function composedCreateKvCache(backend: Backend, spec: KvSpec, blocks: number, blockSize: number): KvCache {
   return new ComposedKvCache(backend, spec, blocks, blockSize);
+}
+
+/** The element type of a cache that is a tensor. */
+export function floatsOf({ dtype, valuesInKeys }: KvSpec, backend: string): 'f32' | 'f16' {
+  if (dtype !== 'q8_0') return dtype;
+  const what = valuesInKeys ? ' of latent attention' : '';
+  throw new UnsupportedError(
+    `createKvCache: a q8_0 cache${what} is not available on the back-end "${backend}"; take pagedAttn.cacheType f16`,
+    { feature: 'q8_0 cache' },
+  );
 }
 
 export function composedCopyKvBlock(cache: ComposedKvCache, from: number, to: number): void {

@@ -1,5 +1,5 @@
 /** How large the key/value cache is, how many recurrent states are kept, and how long a sequence may be. */
-import type { KvSpec, StateSpec } from '../backend.ts';
+import type { KvDType, KvSpec, StateSpec } from '../backend.ts';
 import { DTYPE_BYTES, STORAGE_TYPES } from '../dtype.ts';
 import type { CacheLimit } from '../engine/types.ts';
 import { ConfigError } from '../errors.ts';
@@ -50,8 +50,13 @@ function hasBlocks(weights: Iterable<Weight>): boolean {
 
 /** Bytes of one position in the caches of all layers. */
 export function bytesPerPosition(caches: readonly KvSpec[]): number {
-  const entries = (c: KvSpec) => c.keyDim + (c.valuesInKeys ? 0 : c.valueDim);
-  return caches.reduce((n, c) => n + c.kvHeads * entries(c) * DTYPE_BYTES[c.dtype], 0);
+  const heads = (c: KvSpec) => rowBytes(c.dtype, c.keyDim) + (c.valuesInKeys ? 0 : rowBytes(c.dtype, c.valueDim));
+  return caches.reduce((n, c) => n + c.kvHeads * heads(c), 0);
+}
+
+/** Bytes of a key or value of one head. */
+function rowBytes(dtype: KvDType, dim: number): number {
+  return dtype === 'q8_0' ? dim + Math.ceil(dim / 32) * DTYPE_BYTES.f32 : dim * DTYPE_BYTES[dtype];
 }
 
 /** Bytes of one sequence in the states of all layers. */

@@ -31,9 +31,10 @@ export interface LoadProgressEvent {
 export interface CacheOptions {
   /**
    * Element type of keys and values. `auto` (the default) takes `f16` beside block-quantized weights, whose products are
-   * rounded more coarsely than that, and `f32` beside float weights.
+   * rounded more coarsely than that, and `f32` beside float weights. `q8_0` takes half the memory of `f16` and is coarser:
+   * 8 bits and a scale for every 32 entries; on the CPU and in `reference`.
    */
-  readonly cacheType?: 'auto' | 'f32' | 'f16' | undefined;
+  readonly cacheType?: 'auto' | 'f32' | 'f16' | 'q8_0' | undefined;
   /** Positions in one block: 8, 16 or 32 (32 when absent). The CPU stores 32 together: there, less becomes 32. */
   readonly blockSize?: number;
   /** Memory of the cache, or the positions it holds. */
@@ -212,7 +213,7 @@ export function checkLoadOptions(options: LoadOptions): void {
   count('seed', options.seed, 0, Number.MAX_SAFE_INTEGER);
   const { blockSize, memory, cacheType } = options.pagedAttn ?? {};
   oneOf('pagedAttn.blockSize', blockSize, [8, 16, 32]);
-  oneOf('pagedAttn.cacheType', cacheType, ['auto', 'f32', 'f16']);
+  oneOf('pagedAttn.cacheType', cacheType, ['auto', 'f32', 'f16', 'q8_0']);
   if (memory !== undefined) {
     const { mb, contextSize } = memory as { mb?: unknown; contextSize?: unknown };
     if ((mb === undefined) === (contextSize === undefined))

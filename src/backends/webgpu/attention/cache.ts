@@ -1,4 +1,5 @@
 import type { KvCache, KvSpec, OptionalOps } from '../../../core/backend.ts';
+import { floatsOf } from '../../../core/composed/attention.ts';
 import { lazy, type OpHost } from '../host.ts';
 import type { KernelSource } from '../kernel.ts';
 import type { GpuStorage } from '../storage.ts';
@@ -28,7 +29,7 @@ export class GpuKvCache implements KvCache {
     this.spec = spec;
     this.blocks = blocks;
     this.blockSize = blockSize;
-    this.half = spec.dtype === 'f16';
+    this.half = floatsOf(spec, 'webgpu') === 'f16';
     this.keyQuads = Math.ceil(spec.keyDim / 4);
     this.valueQuads = spec.valuesInKeys ? this.keyQuads : Math.ceil(spec.valueDim / 4);
     const create = (dim: number, label: string) =>

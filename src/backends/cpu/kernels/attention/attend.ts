@@ -18,7 +18,7 @@ import { type CacheKind, CHUNK, CHUNK_SHIFT, KEY_NORM, SCRATCH, STATE, STATE_BYT
  * takes items `t, t + nt, …`. A tile that runs over several segments folds them as `mergeAttention` does.
  *
  * Inside a tile, queries (row by row, head by head) go in pairs: every vector of keys or values is loaded once for two.
- * Weights are relative to the maximum of the chunk, so that the integers of a 16-bit cache use their whole range.
+ * Weights are relative to the maximum of the chunk, so that integers use their whole range.
  */
 const attendKernel = (kind: CacheKind) =>
   defineKernel({
@@ -32,6 +32,7 @@ const attendKernel = (kind: CacheKind) =>
 
 export const attendF32 = attendKernel('f32');
 export const attendI16 = attendKernel('i16');
+export const attendI8 = attendKernel('i8');
 
 /** Walks over all items and runs those of this thread. */
 function emitItems(t: Tile): void {
@@ -114,7 +115,7 @@ function firstVisible(t: Tile, position: Expr<'i32'>): Expr<'i32'> {
   return i32.select(i32.and(window, i32.select(i32.gtS(first, 0), -1, 0)), i32.shrU(first, CHUNK_SHIFT), 0);
 }
 
-/** Resets the states of the tile's queries; those of a 16-bit cache become integers. */
+/** Resets the states of the tile's queries; those of a cache of integers become integers. */
 function begin(t: Tile, firstRow: Local<'i32'>, head: Local<'i32'>): void {
   const f = t.f;
   const a = t.a;
@@ -126,7 +127,7 @@ function begin(t: Tile, firstRow: Local<'i32'>, head: Local<'i32'>): void {
   const source = f.i32('source');
   const firstQuery = i32.add(a.q, i32.mul(i32.mul(i32.add(i32.mul(firstRow, a.kvHeads), head), a.group), headBytes));
   const afterStates = i32.add(state, i32.mul(t.queries, STATE_BYTES));
-  if (t.kind === 'i16') {
+  if (t.kind !== 'f32') {
     t.queryBuffer.set(afterStates);
     t.queryStride.set(i32.shl(a.keySteps, 2));
     t.output.set(i32.add(t.queryBuffer, i32.mul(t.queries, t.queryStride)));

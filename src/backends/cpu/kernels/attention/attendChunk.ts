@@ -6,8 +6,20 @@ import { ROUNDER } from '../lanes.ts';
 import { expNegative, tanh } from '../math.ts';
 import { spread } from '../rows.ts';
 import type { Tile } from './attendTile.ts';
-import { inverseOf, LOWEST } from './emit.ts';
-import { CHUNK, CHUNK_SHIFT, SCALE_BYTES, SCRATCH, STATE, STATE_BYTES, STEP_BYTES, WEIGHT_MAX } from './layout.ts';
+import { inverseOf, keyBytesOf, keyScaleBytes, LOWEST } from './emit.ts';
+import {
+  BYTE_GROUP,
+  CHUNK,
+  CHUNK_SHIFT,
+  SCALE_BYTES,
+  SCRATCH,
+  STATE,
+  STATE_BYTES,
+  STEP_BYTES,
+  stepBytesOf,
+  WEIGHT_MAX,
+  WIDE,
+} from './layout.ts';
 import { emitTile, VECTORS } from './tile.ts';
 
 /** Low 16 bits of eight 32-bit lanes. */
@@ -23,8 +35,7 @@ export function attendChunk(t: Tile, head: Local<'i32'>): void {
   const block = i32.load(i32.add(a.blockTable, i32.shl(entry, 2)));
   const stored = i32.add(i32.mul(block, a.chunksPerBlock), i32.remU(t.chunk, a.chunksPerBlock));
   const keys = f.i32('keys', i32.add(a.cache, i32.add(i32.mul(head, a.headStride), i32.mul(stored, a.chunkBytes))));
-  const keyBytes = i32.mul(a.keySteps, 2 * STEP_BYTES);
-  t.values.set(i32.add(keys, t.kind === 'i16' ? i32.add(keyBytes, SCALE_BYTES) : keyBytes));
+  t.values.set(i32.add(keys, i32.add(keyBytesOf(t.kind, a.keySteps), keyScaleBytes(t.kind, a.keySteps))));
   const alike = t.kind === 'i16' ? scaleValuesOfAll(t) : undefined;
   const query = f.i32('query');
   const state = f.i32('state');
@@ -104,7 +115,8 @@ function attendQueries(
   alike: Local<'i32'> | undefined,
 ): void {
   const f = t.f;
-  score(t, n, query, state, keys);
+  if (t.kind === 'i8') scoreBytes(t, n, query, state, keys);
+  else score(t, n, query, state, keys);
   if (alike) {
     f.if(i32.eqz(alike), () => {
       for (let q = 0; q < n; q++) {
@@ -113,7 +125,8 @@ function attendQueries(
     });
   }
   for (let q = 0; q < n; q++) weigh(t, q, state);
-  mix(t, n, query);
+  if (t.kind === 'i8') mixBytes(t, n, query);
+  else mix(t, n, query);
 }
 
 /** Scores of `n` queries against the 32 keys, into the scratch. */
@@ -137,9 +150,40 @@ function score(t: Tile, n: number, query: Local<'i32'>, state: Local<'i32'>, key
   }
 }
 
+/** The same for an 8-bit cache: what 32 dimensions give has a scale of its own. */
+function scoreBytes(t: Tile, n: number, query: Local<'i32'>, state: Local<'i32'>, keys: Local<'i32'>): void {
+  const f = t.f;
+  const m = t.m;
+  const pa = f.i32('pa', keys);
+  const steps = f.i32('steps');
+  const left = f.i32('left');
+  const scales = f.i32('scales');
+  const keyScales = f.i32('keyScales', i32.add(keys, keyBytesOf(t.kind, t.a.keySteps)));
+  for (let half = 0; half < 2; half++) {
+    const pb = Array.from({ length: n }, (_, q) => f.i32('pb', queryAt(t, q ? i32.add(query, q) : query)));
+    const at = (q: number, v: number) => SCRATCH.scores + q * 4 * CHUNK + half * VECTORS * 16 + 16 * v;
+    for (let q = 0; q < n; q++) for (let v = 0; v < VECTORS; v++) f.v128Store(t.scratch, v128.zero(), at(q, v));
+    scales.set(keyScales);
+    left.set(t.a.keySteps);
+    f.doWhile(() => {
+      steps.set(i32.select(i32.ltU(left, BYTE_GROUP / 2), left, BYTE_GROUP / 2));
+      left.set(i32.sub(left, steps));
+      emitTile(f, t.ctx, t.kind, pa, pb, steps).forEach((sums, q) => {
+        const factor = f.v128('factor', v128.load32Splat(state, q * STATE_BYTES + STATE.factor));
+        sums.forEach((sum, v) => {
+          const scale = m.mul(v128.load(scales, half * VECTORS * 16 + 16 * v), factor);
+          const total = m.madd(f32x4.convertI32x4S(sum), scale, v128.load(t.scratch, at(q, v)));
+          f.v128Store(t.scratch, total, at(q, v));
+        });
+      });
+      scales.inc(SCALE_BYTES);
+    }, left);
+  }
+}
+
 function queryAt(t: Tile, query: Expr<'i32'>): Expr<'i32'> {
   const a = t.a;
-  if (t.kind === 'i16') return i32.add(t.queryBuffer, i32.mul(query, t.queryStride));
+  if (t.kind !== 'f32') return i32.add(t.queryBuffer, i32.mul(query, t.queryStride));
   const head = i32.add(i32.mul(i32.divU(query, a.group), i32.mul(a.kvHeads, a.group)), i32.remU(query, a.group));
   return i32.add(t.queryBuffer, i32.mul(head, i32.shl(a.headDim, 2)));
 }
@@ -189,7 +233,7 @@ function weigh(t: Tile, q: number, firstState: Local<'i32'>): void {
         f.v128('e', expNegative(m, f.v128('d', m.sub(v128.load(p, scores + at), top)))),
       ) as [Local<'v128'>, Local<'v128'>];
       sum.set(m.add(m.add(sum, e[0]), e[1]));
-      if (t.kind === 'f32') {
+      if (t.kind !== 'i16') {
         f.v128Store(pw, e[0], weights);
         f.v128Store(pw, e[1], weights + 16);
         pw.inc(32);
@@ -242,6 +286,65 @@ function mix(t: Tile, n: number, query: Local<'i32'>): void {
     });
     po.inc(STEP_BYTES);
   });
+}
+
+/** The same for an 8-bit cache: before every 32 dimensions their scales go into the weights, which become integers. */
+function mixBytes(t: Tile, n: number, query: Local<'i32'>): void {
+  const f = t.f;
+  const m = t.m;
+  const group = f.i32('group');
+  const pv = f.i32('pv', t.values);
+  const po = f.i32('po', i32.add(t.output, i32.mul(query, t.outputStride)));
+  const groupBytes = (CHUNK / 2) * stepBytesOf(t.kind);
+  const scales = f.i32('scales', i32.add(t.values, i32.mul(t.a.valueGroups, groupBytes)));
+  const steps = f.i32('steps');
+  const pa = f.i32('pa');
+  f.for(group, 0, t.a.valueGroups, 1, () => {
+    f.if(i32.eqz(i32.and(group, BYTE_GROUP / WIDE - 1)), () => {
+      for (let q = 0; q < n; q++) weighBytes(t, q, scales);
+      scales.inc(SCALE_BYTES);
+    });
+    pa.set(pv);
+    steps.set(i32.shrU(i32.add(t.valid, 1), 1));
+    const pw = Array.from({ length: n }, (_, q) =>
+      f.i32('pw', i32.add(t.scratch, SCRATCH.valueScales + q * 4 * CHUNK)),
+    );
+    emitTile(f, t.ctx, t.kind, pa, pw, steps).forEach((sums, q) => {
+      const old = f.v128('old', v128.load32Splat(t.scratch, SCRATCH.factors + 8 * q));
+      const fresh = f.v128('fresh', v128.load32Splat(t.scratch, SCRATCH.factors + 8 * q + 4));
+      const unit = f.v128('unit', m.mul(fresh, v128.load32Splat(t.scratch, SCRATCH.unit + 4 * q)));
+      const target = q ? f.i32('target', i32.add(po, i32.mul(t.outputStride, q))) : po;
+      sums.forEach((sum, v) => {
+        const added = m.mul(f32x4.convertI32x4S(sum), unit);
+        f.v128Store(target, m.madd(v128.load(target, 16 * v), old, added), 16 * v);
+      });
+    });
+    pv.inc(groupBytes);
+    po.inc(STEP_BYTES);
+  });
+}
+
+/** Weights of query `q` times the value scales at `scales`, as integers up to `WEIGHT_MAX`, and their unit. */
+function weighBytes(t: Tile, q: number, scales: Local<'i32'>): void {
+  const f = t.f;
+  const m = t.m;
+  const largest = f.v128('largest', v128.zero());
+  const products = Array.from({ length: CHUNK / 4 }, (_, i) => {
+    const weight = f.v128('weight', v128.load(t.scratch, SCRATCH.weights + q * 4 * CHUNK + 16 * i));
+    // What the query does not see may have no scale yet.
+    const scale = v128.and(v128.load(scales, 16 * i), f32x4.gt(weight, v128.zero()));
+    const product = f.v128('product', m.mul(weight, scale));
+    largest.set(m.max(largest, product));
+    return product;
+  });
+  const all = spread(f, largest, m.max);
+  const unit = f.f32('unit', f32.div(f32x4.extractLane(all, 0), WEIGHT_MAX));
+  f.f32Store(t.scratch, unit, SCRATCH.unit + 4 * q);
+  const inverse = f.v128('inverse', inverseOf(unit));
+  for (let i = 0; i < products.length; i += 2) {
+    const [low, high] = [products[i]!, products[i + 1]!].map((x) => m.madd(x, inverse, m.const(ROUNDER)));
+    f.v128Store(t.scratch, i8x16.shuffle(low!, high!, LOW_HALVES), SCRATCH.valueScales + q * 4 * CHUNK + 8 * i);
+  }
 }
 
 function lanesFrom(first: number): V128 {

@@ -4,12 +4,14 @@ import { expNegative, tanh } from '../math.ts';
 import { reduceTwin } from '../rows.ts';
 import type { ATTEND_FIELDS } from './attendTile.ts';
 import {
+  BYTE_GROUP,
   type CacheKind,
   CHUNK,
   KEY_NORM,
   PARTIAL_HEADER,
   SCALE_BYTES,
   STEP_BYTES,
+  stepBytesOf,
   WEIGHT_MAX,
   WIDE,
 } from './layout.ts';
@@ -90,9 +92,9 @@ export function attendTwin(kind: CacheKind, views: Views, a: Args, tid: number, 
 
 function readQuery(kind: CacheKind, { f32 }: Views, a: Args, row: number, member: number, last: number): Query {
   const at = (a.q >>> 2) + (row * a.kvHeads * a.group + member) * a.headDim;
-  const words = new Float64Array(kind === 'i16' ? 2 * a.keySteps : a.headDim);
+  const words = new Float64Array(kind === 'f32' ? a.headDim : 2 * a.keySteps);
   let factor = a.scale;
-  if (kind === 'i16') {
+  if (kind !== 'f32') {
     const power = reduceTwin(a.headDim, 0, (sum, i) => m.madd(f32[at + i]!, f32[at + i]!, sum), m.add);
     const unit = m.div(m.sqrt(power), KEY_NORM);
     const inverse = unit > 0 ? m.div(1, unit) : 0;
@@ -145,9 +147,13 @@ export function toI16Twin(x: number): number {
   return Number.isNaN(x) ? 0 : Math.max(-32768, Math.min(32767, roundEven(x)));
 }
 
+export function toI8Twin(x: number): number {
+  return Number.isNaN(x) ? 0 : Math.max(-128, Math.min(127, roundEven(x)));
+}
+
 function attendChunk(
   kind: CacheKind,
-  { f32, i16, i32 }: Views,
+  { f32, i8, i16, i32 }: Views,
   a: Args,
   sequence: number,
   head: number,
@@ -161,26 +167,36 @@ function attendChunk(
   const block = i32[(a.blockTable >>> 2) + sequence * a.blocksPerSequence + Math.floor(chunk / a.chunksPerBlock)]!;
   const stored = block * a.chunksPerBlock + (chunk % a.chunksPerBlock);
   const keys = a.cache + head * a.headStride + stored * a.chunkBytes;
-  const keyBytes = 2 * a.keySteps * STEP_BYTES;
-  const values = keys + keyBytes + (kind === 'i16' ? SCALE_BYTES : 0);
+  const stepBytes = stepBytesOf(kind);
+  const keyBytes = 2 * a.keySteps * stepBytes;
+  const scaleBytes = kind === 'f32' ? 0 : SCALE_BYTES * (kind === 'i8' ? Math.ceil((2 * a.keySteps) / BYTE_GROUP) : 1);
+  const values = keys + keyBytes + scaleBytes;
   const valid = Math.min(CHUNK, length - start);
   const seen = (p: number) => start + p <= query.last && start + p >= firstSeen;
 
   const scores = new Float32Array(CHUNK).fill(-Infinity);
   for (let p = 0; p < CHUNK; p++) {
     if (!seen(p)) continue;
-    const half = keys + (p >= WIDE ? a.keySteps * STEP_BYTES : 0) + (p % WIDE) * 4;
+    const half = keys + (p >= WIDE ? a.keySteps * stepBytes : 0) + (p % WIDE) * (stepBytes / WIDE);
     let sum = 0;
+    let scaled = 0;
     for (let step = 0; step < a.keySteps; step++) {
-      const at = half + step * STEP_BYTES;
-      if (kind === 'i16') {
+      const at = half + step * stepBytes;
+      if (kind === 'i8') {
+        sum += i8[at]! * query.words[2 * step]! + i8[at + 1]! * query.words[2 * step + 1]!;
+        const group = (step + 1) / (BYTE_GROUP / 2);
+        if (!Number.isInteger(group) && step + 1 < a.keySteps) continue;
+        const scale = f32[((keys + keyBytes) >>> 2) + (Math.ceil(group) - 1) * CHUNK + p]!;
+        scaled = m.madd(Math.fround(sum), m.mul(scale, query.factor), scaled);
+        sum = 0;
+      } else if (kind === 'i16') {
         sum += i16[at >>> 1]! * query.words[2 * step]! + i16[(at >>> 1) + 1]! * query.words[2 * step + 1]!;
       } else {
         sum = m.madd(f32[at >>> 2]!, query.words[step]!, sum);
       }
     }
     const score = kind === 'i16' ? m.mul(Math.fround(sum), f32[((keys + keyBytes) >>> 2) + p]!) : sum;
-    scores[p] = m.mul(score, query.factor);
+    scores[p] = kind === 'i8' ? scaled : m.mul(score, query.factor);
     if (a.softcap > 0) scores[p] = m.mul(a.softcap, tanh(m, m.div(scores[p]!, a.softcap)));
   }
 
@@ -207,11 +223,19 @@ function attendChunk(
   const fresh = expNegative(m, m.sub(top, now));
   query.max = now;
   for (let l = 0; l < 4; l++) query.sums[l] = m.madd(query.sums[l]!, old, m.mul(sums[l]!, fresh));
-  const weight = kind === 'i16' ? m.mul(fresh, unit) : fresh;
+  let weight = kind === 'i16' ? m.mul(fresh, unit) : fresh;
+  const whole = new Float64Array(CHUNK);
   for (let d = 0; d < a.valueGroups * WIDE; d++) {
     let sum = 0;
+    if (kind === 'i8' && d % BYTE_GROUP === 0) {
+      const scales = ((values + a.valueGroups * (CHUNK / 2) * stepBytes) >>> 2) + (d / BYTE_GROUP) * CHUNK;
+      weight = m.mul(fresh, weighBytes(weights, f32.subarray(scales, scales + CHUNK), whole));
+    }
     for (let p = 0; p < valid; p++) {
-      if (kind === 'i16') {
+      if (kind === 'i8') {
+        const at = values + (Math.floor(d / WIDE) * (CHUNK / 2) + (p >> 1)) * stepBytes + (d % WIDE) * 2 + (p & 1);
+        sum += i8[at]! * whole[p]!;
+      } else if (kind === 'i16') {
         const at = values + (Math.floor(d / WIDE) * (CHUNK / 2) + (p >> 1)) * STEP_BYTES + (d % WIDE) * 4 + (p & 1) * 2;
         sum += i16[at >>> 1]! * weights[p]!;
       } else {
@@ -221,6 +245,20 @@ function attendChunk(
     }
     query.outputs[d] = m.madd(query.outputs[d]!, old, m.mul(Math.fround(sum), weight));
   }
+}
+
+/** Fills `whole` with the weights times the scales as integers; returns their unit. */
+function weighBytes(weights: Float32Array, scales: Float32Array, whole: Float64Array): number {
+  const products = weights.map((w, p) => (w > 0 ? m.mul(w, scales[p]!) : 0));
+  const unit = m.div(
+    products.reduce((x, y) => Math.max(x, y), 0),
+    WEIGHT_MAX,
+  );
+  const inverse = unit > 0 ? m.div(1, unit) : 0;
+  products.forEach((x, p) => {
+    whole[p] = m.sub(m.madd(x, inverse, ROUNDER), ROUNDER);
+  });
+  return unit;
 }
 
 function total({ sums }: Query): number {

@@ -3,9 +3,9 @@
  * one another, so that a sequence with consecutive blocks is one stream, and each is read front to back:
  *
  *     keys:   2 halves × keySteps × [16 positions] words
- *     scales: 32 × f32 (16-bit caches only)
+ *     scales: 32 × f32 (16-bit caches), 32 × f32 for every 32 dimensions (8-bit caches)
  *     values: valueGroups × valueSteps × [16 dims] words
- *     scales: 32 × f32 (16-bit caches only)
+ *     scales: the same
  *
  * A word is 4 bytes. In `f32` caches it is a number: step `s` of the keys is dimension `s`, step `s` of the values is
  * position `s`. In `i16` caches it is a pair of 16-bit integers — dimensions `2s, 2s + 1`, or positions `2s, 2s + 1` — for
@@ -14,8 +14,11 @@
  * A 16-bit key is scaled so that its norm is `KEY_NORM`; with a query of the same norm no partial sum of products can
  * leave 32 bits (Cauchy–Schwarz). A value is scaled so that its largest element is `VALUE_MAX`, and attention weights
  * become integers up to `WEIGHT_MAX`: 32 · 8191 · 8191 < 2³¹. Errors are a little below those of half precision.
+ *
+ * In `i8` caches a word is 2 bytes, a pair of 8-bit integers that are widened when read. Every 32 dimensions of a key or
+ * value have a scale of their own: the largest of them becomes 127, as in the storage type Q8_0.
  */
-export type CacheKind = 'f32' | 'i16';
+export type CacheKind = 'f32' | 'i16' | 'i8';
 
 /** Positions of a chunk. */
 export const CHUNK = 32;
@@ -29,6 +32,21 @@ export const SCALE_BYTES = CHUNK * 4;
 export const KEY_NORM = 32767;
 export const VALUE_MAX = 8191;
 export const WEIGHT_MAX = 8191;
+/** Largest integer of an 8-bit cache, and the dimensions that share a scale there. */
+export const BYTE_MAX = 127;
+export const BYTE_GROUP = 32;
+export const BYTE_GROUP_SHIFT = 5;
+
+/** Bytes of one step of a cache. */
+export function stepBytesOf(kind: CacheKind): number {
+  return kind === 'i8' ? STEP_BYTES / 2 : STEP_BYTES;
+}
+
+/** Bytes of the scales behind keys, or values, of `dim` dimensions in one chunk. */
+function scaleBytes(kind: CacheKind, dim: number): number {
+  if (kind === 'f32') return 0;
+  return kind === 'i16' ? SCALE_BYTES : Math.ceil(dim / BYTE_GROUP) * SCALE_BYTES;
+}
 
 export interface CacheGeometry {
   readonly kind: CacheKind;
@@ -42,15 +60,15 @@ export interface CacheGeometry {
 
 /** The layout for heads of `keyDim` and `valueDim` elements. */
 export function geometryOf(kind: CacheKind, keyDim: number, valueDim: number): CacheGeometry {
-  const paired = kind === 'i16';
+  const paired = kind !== 'f32';
   const keySteps = paired ? Math.ceil(keyDim / 2) : keyDim;
   const valueSteps = paired ? CHUNK / 2 : CHUNK;
   const valueGroups = Math.ceil(valueDim / WIDE);
-  const scales = paired ? SCALE_BYTES : 0;
-  const valuesAt = 2 * keySteps * STEP_BYTES + scales;
+  const stepBytes = stepBytesOf(kind);
+  const valuesAt = 2 * keySteps * stepBytes + scaleBytes(kind, keyDim);
   return {
     ...{ kind, keySteps, valueSteps, valueGroups, valuesAt },
-    chunkBytes: valuesAt + valueGroups * valueSteps * STEP_BYTES + scales,
+    chunkBytes: valuesAt + valueGroups * valueSteps * stepBytes + scaleBytes(kind, valueDim),
   };
 }
 
@@ -73,7 +91,7 @@ export const SCRATCH = {
   weights: 256,
   /** Two queries × what the old sums and the chunk's sums are multiplied by. */
   factors: 512,
-  /** Two queries × 32 value scales over the largest one that the query sees. */
+  /** Two queries × 32 value scales over the largest one that the query sees; in 8-bit caches, weights as integers. */
   valueScales: 576,
   /** Two queries × that largest scale over `WEIGHT_MAX`. */
   unit: 832,
@@ -83,7 +101,7 @@ export const SCRATCH = {
 export const STATE_BYTES = 48;
 export const STATE = { sum: 0, max: 16, factor: 20, last: 24, totalMax: 28, totalSum: 32 } as const;
 
-/** Where the queries of a 16-bit tile begin; the outputs follow. */
+/** Where the queries of a tile of integers begin; the outputs follow. */
 export function queriesAt(queries: number): number {
   return SCRATCH.states + queries * STATE_BYTES;
 }

@@ -1,15 +1,28 @@
-import { defineKernel, type KernelContext, split, splitRange } from '../../kernel.ts';
+import { defineKernel, type KernelContext, split, splitRange, type Views } from '../../kernel.ts';
 import type { Expr, F32, V128 } from '../../wasm/expr.ts';
 import type { FunctionBuilder, Local } from '../../wasm/function.ts';
 import { f32, f32x4, i32, v128 } from '../../wasm/ops.ts';
-import { scalarLanes, vectorLanes } from '../lanes.ts';
+import { scalarLanes, type VectorLanes, vectorLanes } from '../lanes.ts';
 import { forColumns } from '../loops.ts';
 import { emitNormPart, normPartTwin } from '../norm.ts';
 import { emitRotate, rotateTwin } from '../rope.ts';
 import { reduceRow, reduceTwin, sumRow } from '../rows.ts';
-import { toI16Twin } from './attendTwin.ts';
-import { inverseOf, toI16 } from './emit.ts';
-import { type CacheKind, CHUNK, CHUNK_SHIFT, KEY_NORM, SCALE_BYTES, STEP_BYTES, VALUE_MAX, WIDE } from './layout.ts';
+import { toI8Twin, toI16Twin } from './attendTwin.ts';
+import { inverseOf, keyBytesOf, keyScaleBytes, toI8, toI16 } from './emit.ts';
+import {
+  BYTE_GROUP,
+  BYTE_MAX,
+  type CacheKind,
+  CHUNK,
+  CHUNK_SHIFT,
+  geometryOf,
+  KEY_NORM,
+  SCALE_BYTES,
+  STEP_BYTES,
+  stepBytesOf,
+  VALUE_MAX,
+  WIDE,
+} from './layout.ts';
 
 /** What is done to a head before it is stored. */
 export const HEAD_NORM = { none: 0, rms: 1, layer: 2, l2: 3 } as const;
@@ -84,8 +97,7 @@ const storeKernel = (kind: CacheKind) =>
             f.memoryFill(scratch, 0, padded);
             f.memoryCopy(scratch, source, valueBytes);
             locate(kvHead);
-            const keyBytes = f.i32('keyBytes', i32.mul(a.keySteps, 2 * STEP_BYTES));
-            chunk.inc(kind === 'i16' ? i32.add(keyBytes, SCALE_BYTES) : keyBytes);
+            chunk.inc(i32.add(keyBytesOf(kind, a.keySteps), keyScaleBytes(kind, a.keySteps)));
             storeValue(f, ctx, kind, scratch, padded, chunk, place);
           },
         );
@@ -103,7 +115,6 @@ const storeKernel = (kind: CacheKind) =>
         const source = (a.qkv >>> 2) + row * rowWidth;
         const slot = m.i32[(a.slots >>> 2) + row]!;
         const chunkOf = (kvHead: number) => a.cache + kvHead * a.headStride + (slot >>> CHUNK_SHIFT) * a.chunkBytes;
-        const keyBytes = 2 * a.keySteps * STEP_BYTES;
         if (head < a.heads + a.kvHeads) {
           const isKey = head >= a.heads;
           const target = isKey ? scratch : (a.q >>> 2) + (row * a.heads + head) * a.headDim;
@@ -122,13 +133,12 @@ const storeKernel = (kind: CacheKind) =>
             });
           }
           if (!a.normAfterRope) rotate();
-          if (isKey)
-            storeKeyTwin(kind, m.f32, m.i16, target, a.headDim, chunkOf(head - a.heads), slot % CHUNK, a.keySteps);
+          if (isKey) storeKeyTwin(kind, m, target, a.headDim, chunkOf(head - a.heads), slot % CHUNK, a.keySteps);
         } else {
           const kvHead = head - a.heads - a.kvHeads;
           const at = source + keyWidth + kvHead * a.valueDim;
-          const values = chunkOf(kvHead) + keyBytes + (kind === 'i16' ? SCALE_BYTES : 0);
-          storeValueTwin(kind, m.f32, m.i16, at, a.valueDim, values, slot % CHUNK, a.valueGroups);
+          const values = chunkOf(kvHead) + geometryOf(kind, a.headDim, a.valueDim).valuesAt;
+          storeValueTwin(kind, m, at, a.valueDim, values, slot % CHUNK, a.valueGroups);
         }
       }
     },
@@ -181,21 +191,22 @@ export const kvStore = defineKernel({
       storeValue(f, ctx, 'f32', scratch, padded, chunk, place);
     });
   },
-  twin({ f32, i16, i32 }, a, tid, nt) {
+  twin(m, a, tid, nt) {
     const [from, to] = splitRange(a.rows * a.kvHeads, tid, nt);
-    if (tid === 0) i32.set([0, a.queries, a.rows, 0], a.table >>> 2);
+    if (tid === 0) m.i32.set([0, a.queries, a.rows, 0], a.table >>> 2);
     for (let unit = from; unit < to; unit++) {
       const row = Math.floor(unit / a.kvHeads);
       const chunk = a.cache + (unit % a.kvHeads) * a.headStride + (row >>> CHUNK_SHIFT) * a.chunkBytes;
-      storeKeyTwin('f32', f32, i16, (a.k >>> 2) + unit * a.headDim, a.headDim, chunk, row % CHUNK, a.headDim);
+      storeKeyTwin('f32', m, (a.k >>> 2) + unit * a.headDim, a.headDim, chunk, row % CHUNK, a.headDim);
       const values = chunk + a.headDim * 2 * STEP_BYTES;
-      storeValueTwin('f32', f32, i16, (a.v >>> 2) + unit * a.valueDim, a.valueDim, values, row % CHUNK, a.valueGroups);
+      storeValueTwin('f32', m, (a.v >>> 2) + unit * a.valueDim, a.valueDim, values, row % CHUNK, a.valueGroups);
     }
   },
 });
 
 export const qkvStoreF32 = storeKernel('f32');
 export const qkvStoreI16 = storeKernel('i16');
+export const qkvStoreI8 = storeKernel('i8');
 
 type StoreArgs = Readonly<Record<'cosSin' | 'half' | 'interleaved' | 'normAfterRope' | 'headDim', Local<'i32'>>> &
   Readonly<Record<'qNorm' | 'qWeight' | 'qBias' | 'kNorm' | 'kWeight' | 'kBias', Local<'i32'>>> &
@@ -247,12 +258,13 @@ function storeKey(
   keySteps: Local<'i32'>,
 ): void {
   const m = vectorLanes(f, ctx);
-  const half = i32.mul(i32.shrU(place, 4), i32.mul(keySteps, STEP_BYTES));
-  const to = f.i32('to', i32.add(i32.add(chunk, half), i32.shl(i32.and(place, WIDE - 1), 2)));
+  const stepBytes = stepBytesOf(kind);
+  const half = i32.mul(i32.shrU(place, 4), i32.mul(keySteps, stepBytes));
+  const to = f.i32('to', i32.add(i32.add(chunk, half), i32.mul(i32.and(place, WIDE - 1), stepBytes / WIDE)));
   const p = f.i32('p', head);
   const scatter = (value: V128, lane: number) => {
-    f.v128StoreLane(32, to, value, lane);
-    to.inc(STEP_BYTES);
+    f.v128StoreLane(kind === 'i8' ? 16 : 32, to, value, lane);
+    to.inc(stepBytes);
   };
   if (kind === 'f32') {
     const left = f.i32('left', headBytes);
@@ -266,6 +278,19 @@ function storeKey(
       scatter(f.v128('x', v128.load32Zero(p)), 0);
       p.inc(4);
       left.inc(-4);
+    });
+    return;
+  }
+  if (kind === 'i8') {
+    const left = f.i32('left', keySteps);
+    const scales = f.i32('scales', i32.add(i32.add(chunk, keyBytesOf(kind, keySteps)), i32.shl(place, 2)));
+    forByteGroups(f, m, p, headBytes, scales, (scale, bytes) => {
+      forColumns(f, bytes, [p], (column) => {
+        const pairs = f.v128('pairs', toI8(m, m.mul(column.load(p), scale)));
+        scatter(pairs, 0);
+        f.if(i32.gtU(left, 1), () => scatter(pairs, 1));
+        left.inc(-2);
+      });
     });
     return;
   }
@@ -284,10 +309,50 @@ function storeKey(
   });
 }
 
+/**
+ * Runs `body` for every 32 floats in `[p, p + bytes)` with what makes integers of them and the bytes they take, after it has
+ * stored their scale; `body` leaves `p` behind them. Scales of following groups lie `SCALE_BYTES` apart.
+ */
+function forByteGroups(
+  f: FunctionBuilder,
+  m: VectorLanes,
+  p: Local<'i32'>,
+  bytes: Local<'i32'>,
+  scales: Local<'i32'>,
+  body: (scale: Local<'v128'>, bytes: Local<'i32'>) => void,
+): void {
+  const rest = f.i32('rest', bytes);
+  const part = f.i32('part');
+  const from = f.i32('from');
+  f.while(i32.gtS(rest, 0), () => {
+    part.set(i32.select(i32.ltU(rest, 4 * BYTE_GROUP), rest, 4 * BYTE_GROUP));
+    from.set(p);
+    const largest = reduceRow(f, from, part, largestOf(m));
+    const unit = f.f32('unit', f32.div(f32x4.extractLane(largest, 0), BYTE_MAX));
+    f.f32Store(scales, unit);
+    body(f.v128('scale', inverseOf(unit)), part);
+    scales.inc(SCALE_BYTES);
+    rest.set(i32.sub(rest, part));
+  });
+}
+
+function largestOf(m: VectorLanes): Parameters<typeof reduceRow>[3] {
+  return { neutral: v128.zero(), step: (x, y) => m.max(x, m.abs(y)), combine: m.max };
+}
+
+/** The scale of 32 floats (fewer at the end), put where it belongs, and the inverse. */
+function byteGroupTwin(values: Float32Array, f32: Float32Array, at: number): number {
+  const unit = scalarLanes.div(
+    values.reduce((x, y) => Math.max(x, Math.abs(y)), 0),
+    BYTE_MAX,
+  );
+  f32[at] = unit;
+  return unit > 0 ? scalarLanes.div(1, unit) : 0;
+}
+
 function storeKeyTwin(
   kind: CacheKind,
-  f32: Float32Array,
-  i16: Int16Array,
+  { f32, i8, i16 }: Views,
   head: number,
   headDim: number,
   chunk: number,
@@ -295,9 +360,20 @@ function storeKeyTwin(
   keySteps: number,
 ): void {
   const m = scalarLanes;
-  const column = chunk + (place >= WIDE ? keySteps * STEP_BYTES : 0) + (place % WIDE) * 4;
+  const stepBytes = stepBytesOf(kind);
+  const column = chunk + (place >= WIDE ? keySteps * stepBytes : 0) + (place % WIDE) * (stepBytes / WIDE);
   if (kind === 'f32') {
     for (let d = 0; d < headDim; d++) f32[(column + d * STEP_BYTES) >>> 2] = f32[head + d]!;
+    return;
+  }
+  if (kind === 'i8') {
+    let inverse = 0;
+    for (let d = 0; d < 2 * keySteps; d++) {
+      const scale = ((chunk + 2 * keySteps * stepBytes) >>> 2) + Math.floor(d / BYTE_GROUP) * CHUNK + place;
+      if (d % BYTE_GROUP === 0)
+        inverse = byteGroupTwin(f32.subarray(head + d, head + Math.min(headDim, d + BYTE_GROUP)), f32, scale);
+      i8[column + (d >> 1) * stepBytes + (d & 1)] = d < headDim ? toI8Twin(m.mul(f32[head + d]!, inverse)) : 0;
+    }
     return;
   }
   const power = reduceTwin(headDim, 0, (sum, i) => m.madd(f32[head + i]!, f32[head + i]!, sum), m.add);
@@ -323,7 +399,7 @@ function storeValue(
   const m = vectorLanes(f, ctx);
   const p = f.i32('p', head);
   const end = f.i32('end', i32.add(head, padded));
-  const groupBytes = (kind === 'i16' ? CHUNK / 2 : CHUNK) * STEP_BYTES;
+  const groupBytes = (kind === 'f32' ? CHUNK : CHUNK / 2) * stepBytesOf(kind);
   if (kind === 'f32') {
     const to = f.i32('to', i32.add(values, i32.mul(place, STEP_BYTES)));
     f.doWhile(
@@ -336,11 +412,26 @@ function storeValue(
     );
     return;
   }
-  const largest = reduceRow(f, p, padded, {
-    neutral: v128.zero(),
-    step: (x, y) => m.max(x, m.abs(y)),
-    combine: m.max,
-  });
+  const numbersAt = (to: Local<'i32'>, bits: 8 | 16, integers: (x: V128) => V128) => {
+    for (let v = 0; v < WIDE; v += 4) {
+      const numbers = f.v128('numbers', integers(v128.load(p, 4 * v)));
+      for (let lane = 0; lane < 4; lane++) f.v128StoreLane(bits, to, numbers, lane, ((v + lane) * bits) / 4);
+    }
+    to.inc(groupBytes);
+    p.inc(STEP_BYTES);
+  };
+  if (kind === 'i8') {
+    const pair = i32.mul(i32.shrU(place, 1), stepBytesOf(kind));
+    const to = f.i32('to', i32.add(i32.add(values, pair), i32.and(place, 1)));
+    const behind = i32.mul(i32.shrU(padded, 6), groupBytes);
+    const scales = f.i32('scales', i32.add(i32.add(values, behind), i32.shl(place, 2)));
+    forByteGroups(f, m, p, padded, scales, (scale, bytes) => {
+      const end = f.i32('end', i32.add(p, bytes));
+      f.doWhile(() => numbersAt(to, 8, (x) => toI8(m, m.mul(x, scale))), i32.ltU(p, end));
+    });
+    return;
+  }
+  const largest = reduceRow(f, p, padded, largestOf(m));
   const unit = f.f32('unit', f32.div(f32x4.extractLane(largest, 0), VALUE_MAX));
   const scales = i32.add(values, i32.mul(i32.shrU(padded, 6), groupBytes));
   f.f32Store(i32.add(scales, i32.shl(place, 2)), unit);
@@ -348,23 +439,12 @@ function storeValue(
   const pair = i32.mul(i32.shrU(place, 1), STEP_BYTES);
   const to = f.i32('to', i32.add(i32.add(values, pair), i32.shl(i32.and(place, 1), 1)));
   p.set(head);
-  f.doWhile(
-    () => {
-      for (let v = 0; v < WIDE; v += 4) {
-        const numbers = f.v128('numbers', toI16(m, m.mul(v128.load(p, 4 * v), scale)));
-        for (let lane = 0; lane < 4; lane++) f.v128StoreLane(16, to, numbers, lane, (v + lane) * 4);
-      }
-      to.inc(groupBytes);
-      p.inc(STEP_BYTES);
-    },
-    i32.ltU(p, end),
-  );
+  f.doWhile(() => numbersAt(to, 16, (x) => toI16(m, m.mul(x, scale))), i32.ltU(p, end));
 }
 
 function storeValueTwin(
   kind: CacheKind,
-  f32: Float32Array,
-  i16: Int16Array,
+  { f32, i8, i16 }: Views,
   head: number,
   valueDim: number,
   values: number,
@@ -372,8 +452,19 @@ function storeValueTwin(
   valueGroups: number,
 ): void {
   const m = scalarLanes;
-  const steps = kind === 'i16' ? CHUNK / 2 : CHUNK;
+  const steps = kind === 'f32' ? CHUNK : CHUNK / 2;
   const numbers = Float32Array.from({ length: valueGroups * WIDE }, (_, d) => (d < valueDim ? f32[head + d]! : 0));
+  if (kind === 'i8') {
+    const stepBytes = stepBytesOf(kind);
+    let inverse = 0;
+    numbers.forEach((x, d) => {
+      const scales = ((values + valueGroups * steps * stepBytes) >>> 2) + Math.floor(d / BYTE_GROUP) * CHUNK;
+      if (d % BYTE_GROUP === 0) inverse = byteGroupTwin(numbers.subarray(d, d + BYTE_GROUP), f32, scales + place);
+      const step = Math.floor(d / WIDE) * steps + (place >> 1);
+      i8[values + step * stepBytes + (d % WIDE) * 2 + (place & 1)] = toI8Twin(m.mul(x, inverse));
+    });
+    return;
+  }
   const unit = m.div(
     numbers.reduce((x, y) => Math.max(x, Math.abs(y)), 0),
     VALUE_MAX,

@@ -3,7 +3,7 @@ import { composedDenseAttention } from '../../../../core/composed/attention.ts';
 import { ShapeError, UnsupportedError } from '../../../../core/errors.ts';
 import type { OpHost } from '../../host.ts';
 import type { Kernel } from '../../kernel.ts';
-import { attendF32, attendI16 } from '../attention/attend.ts';
+import { attendF32, attendI8, attendI16 } from '../attention/attend.ts';
 import {
   type CacheGeometry,
   CHUNK,
@@ -14,15 +14,18 @@ import {
   WIDE,
 } from '../attention/layout.ts';
 import { mergeAttention } from '../attention/merge.ts';
-import { HEAD_NORM, kvStore, qkvStoreF32, qkvStoreI16 } from '../attention/store.ts';
+import { HEAD_NORM, kvStore, qkvStoreF32, qkvStoreI8, qkvStoreI16 } from '../attention/store.ts';
 import { stridedCopy } from '../strided.ts';
 
 export const attentionKernels = [
-  ...([attendF32, attendI16, mergeAttention, kvStore, qkvStoreF32, qkvStoreI16] as readonly Kernel[]),
+  ...([attendF32, attendI16, attendI8, mergeAttention, kvStore] as readonly Kernel[]),
+  ...([qkvStoreF32, qkvStoreI16, qkvStoreI8] as readonly Kernel[]),
 ];
 
 /** Queries of a tile: their states and outputs stay in the first-level cache beside a chunk. */
 const TILE_QUERIES = 32;
+
+const KINDS = { f32: 'f32', f16: 'i16', q8_0: 'i8' } as const;
 
 /** Keys and values in chunks, see `attention/layout.ts`. */
 export class CpuKvCache implements KvCache {
@@ -42,7 +45,7 @@ export class CpuKvCache implements KvCache {
     this.spec = spec;
     this.blocks = blocks;
     this.blockSize = blockSize;
-    this.geometry = geometryOf(spec.dtype === 'f32' ? 'f32' : 'i16', spec.keyDim, spec.valueDim);
+    this.geometry = geometryOf(KINDS[spec.dtype], spec.keyDim, spec.valueDim);
     this.headStride = (blocks * blockSize * this.geometry.chunkBytes) / CHUNK;
     this.bytes = spec.kvHeads * this.headStride;
     this.address = host.allocate(this.bytes, `cache of ${blocks * blockSize} positions`);
@@ -58,8 +61,16 @@ export class CpuKvCache implements KvCache {
 type AttentionOps = Pick<OptionalOps, 'createKvCache' | 'copyKvBlock' | 'qkvStore' | 'attention' | 'denseAttention'>;
 
 export function attentionOps(host: OpHost): AttentionOps {
-  const attend = { f32: host.entry(attendF32 as Kernel), i16: host.entry(attendI16 as Kernel) };
-  const store = { f32: host.entry(qkvStoreF32 as Kernel), i16: host.entry(qkvStoreI16 as Kernel) };
+  const attend = {
+    f32: host.entry(attendF32 as Kernel),
+    i16: host.entry(attendI16 as Kernel),
+    i8: host.entry(attendI8 as Kernel),
+  };
+  const store = {
+    f32: host.entry(qkvStoreF32 as Kernel),
+    i16: host.entry(qkvStoreI16 as Kernel),
+    i8: host.entry(qkvStoreI8 as Kernel),
+  };
   const merge = host.entry(mergeAttention as Kernel);
   const copy = host.entry(stridedCopy as Kernel);
   const storePairs = host.entry(kvStore as Kernel);
