@@ -1,7 +1,8 @@
 /** What one run printed, and where it stood. */
 export interface Row {
   readonly peer: string;
-  readonly threads: number;
+  /** A number, or the name of a device that has none. */
+  readonly threads: number | string;
   readonly round: number;
   readonly wall_s: number;
   readonly own_cores: number;
@@ -11,7 +12,10 @@ export interface Row {
   /** Tokens per second of CPU time: what a crowded machine distorts less. */
   readonly decode_cpu_tps?: number | undefined;
   readonly prefill_cpu_tps?: number | undefined;
+  readonly load_s?: number | undefined;
   readonly ttft_s?: number | undefined;
+  /** What a browser counts for its page. */
+  readonly page_mb?: number | undefined;
   readonly rss_mb?: number | undefined;
   readonly batch?: Readonly<Record<string, number | null>> | undefined;
   /** Decoding behind contexts of some lengths. */
@@ -21,14 +25,17 @@ export interface Row {
 
 export interface Summary {
   readonly peer: string;
-  readonly threads: number;
+  readonly threads: number | string;
   readonly error: string | undefined;
   readonly figures: Readonly<Record<string, number>>;
   /** Figure over the reference peer's, same thread count. */
   readonly ratios: Readonly<Record<string, number>>;
 }
 
-const FIGURES = ['decode_tps', 'decode_cpu_tps', 'prefill_tps', 'prefill_cpu_tps', 'ttft_s', 'rss_mb'] as const;
+const FIGURES = [
+  ...(['decode_tps', 'decode_cpu_tps', 'prefill_tps', 'prefill_cpu_tps'] as const),
+  ...(['load_s', 'ttft_s', 'page_mb', 'rss_mb'] as const),
+] as const;
 const LISTS = [
   ['context', (n: string) => `decode@${n}_tps`],
   ['context_cpu', (n: string) => `decode@${n}_cpu_tps`],
