@@ -168,6 +168,7 @@ function attentionSetup(kind: CacheKind, length: number, rows: number, copies: n
     ...{
       chunksPerBlock: 1,
       causal: 1,
+      valuesInKeys: 0,
       group,
       tileRows: Math.max(1, Math.floor(32 / group)),
       segmentChunks: SEGMENT_CHUNKS,

@@ -44,12 +44,14 @@ interface Setup {
   readonly tileRows?: number;
   readonly nt?: number;
   readonly chunksPerBlock?: number;
+  /** Values are the first entries of the keys. */
+  readonly latent?: boolean;
 }
 
 /** Lays everything out in memory, stores all positions, attends with the rows of the step; keeps what went in. */
 function run(s: Setup, variant: 'wasm' | 'twin', b = simd) {
   const next = random(17);
-  const g = geometryOf(s.kind, s.headDim, s.valueDim);
+  const g = geometryOf(s.kind, s.headDim, s.valueDim, s.latent);
   const heads = s.kvHeads * s.group;
   const nt = s.nt ?? 2;
   const perBlock = 32 * (s.chunksPerBlock ?? 1);
@@ -79,7 +81,7 @@ function run(s: Setup, variant: 'wasm' | 'twin', b = simd) {
   const cache = take(total * (perBlock / 32) * s.kvHeads * g.chunkBytes);
   const scratchStride = scratchBytes(g, (s.tileRows ?? 3) * s.group) + 4 * Math.max(s.headDim + 4, 32 * g.valueGroups);
   const scratch = take(nt * scratchStride);
-  const width = (heads + s.kvHeads) * s.headDim + s.kvHeads * s.valueDim;
+  const width = (heads + s.kvHeads) * s.headDim + (s.latent ? 0 : s.kvHeads * s.valueDim);
   const qkvRows: number[][] = [];
   const slots: number[] = [];
   const queryRows: number[] = [];
@@ -104,7 +106,7 @@ function run(s: Setup, variant: 'wasm' | 'twin', b = simd) {
     kEps: 0,
     kPlus: 0,
   };
-  const shape = { kvHeads: s.kvHeads, headDim: s.headDim, valueDim: s.valueDim };
+  const shape = { kvHeads: s.kvHeads, headDim: s.headDim, valueDim: s.latent ? 0 : s.valueDim };
   const inside = {
     cache,
     keySteps: g.keySteps,
@@ -166,6 +168,7 @@ function run(s: Setup, variant: 'wasm' | 'twin', b = simd) {
         ...inside,
         chunksPerBlock: s.chunksPerBlock ?? 1,
         causal: 1,
+        valuesInKeys: s.latent ? 1 : 0,
         split: s.split ? 1 : 0,
         scale: s.headDim ** -0.5,
         softcap: s.softcap ?? 0,
@@ -197,7 +200,8 @@ function exact(s: Setup, qkvRows: readonly (readonly number[])[], sinks: readonl
         }
         const total = weights.reduce((x, y) => x + y, sinks ? Math.exp(sinks[h]!) : 0);
         for (let d = 0; d < s.valueDim; d++) {
-          const v = (heads + s.kvHeads) * s.headDim + kvHead * s.valueDim + d;
+          const k = (heads + kvHead) * s.headDim + d;
+          const v = s.latent ? k : (heads + s.kvHeads) * s.headDim + kvHead * s.valueDim + d;
           out.push(weights.reduce((sum, w, i) => sum + w * qkvRows[base + first + i]![v]!, 0) / total);
         }
       }
@@ -357,6 +361,35 @@ describe.each(['f32', 'i16', 'i8'] as const)('attention over a cache of %s', (ki
     const { got, qkvRows } = run(s, 'wasm', b);
     exact(s, qkvRows, undefined).forEach((v, i) => {
       expect(Math.abs(got[i]! - v)).toBeLessThan(LARGEST_ERROR[kind]);
+    });
+  });
+});
+
+describe.each(['f32', 'i16'] as const)('attention over latents of %s, whose first entries are the values', (kind) => {
+  const latent: Readonly<Record<string, Omit<Setup, 'kind' | 'latent'>>> = {
+    decode: { kvHeads: 1, group: 5, headDim: 72, valueDim: 64, sequences: [{ past: 130, rows: 1 }] },
+    'odd sizes': { kvHeads: 2, group: 1, headDim: 7, valueDim: 7, sequences: [{ past: 17, rows: 18 }] },
+    'one dimension': { kvHeads: 1, group: 2, headDim: 1, valueDim: 1, sequences: [{ past: 3, rows: 2 }] },
+    'window and sinks': {
+      ...{ kvHeads: 1, group: 2, headDim: 12, valueDim: 6, window: 40, sinks: true },
+      sequences: [
+        { past: 90, rows: 12 },
+        { past: 0, rows: 5 },
+      ],
+    },
+    pieces: {
+      ...{ kvHeads: 1, group: 3, headDim: 24, valueDim: 20, split: true, segmentChunks: 2 },
+      sequences: [{ past: 200, rows: 1 }],
+    },
+  };
+  it.each(Object.entries(latent))('%s', (_, setup) => {
+    const s = { ...setup, kind, latent: true };
+    const wasm = run(s, 'wasm');
+    const twin = run(s, 'twin');
+    expect(new Uint32Array(wasm.got.buffer)).toEqual(new Uint32Array(twin.got.buffer));
+    expect(wasm.after).toBe(0xffffffff);
+    exact(s, wasm.qkvRows, wasm.sinks).forEach((v, i) => {
+      expect(Math.abs(wasm.got[i]! - v), `element ${i}`).toBeLessThan(LARGEST_ERROR[kind]);
     });
   });
 });

@@ -5,6 +5,7 @@ import { f32, f32x4, i8x16, i32, i32x4, v128 } from '../../wasm/ops.ts';
 import { ROUNDER } from '../lanes.ts';
 import { expNegative, tanh } from '../math.ts';
 import { spread } from '../rows.ts';
+import { mixKeys } from './attendLatent.ts';
 import type { Tile } from './attendTile.ts';
 import { inverseOf, keyBytesOf, keyScaleBytes, LOWEST } from './emit.ts';
 import {
@@ -36,6 +37,10 @@ export function attendChunk(t: Tile, head: Local<'i32'>): void {
   const stored = i32.add(i32.mul(block, a.chunksPerBlock), i32.remU(t.chunk, a.chunksPerBlock));
   const keys = f.i32('keys', i32.add(a.cache, i32.add(i32.mul(head, a.headStride), i32.mul(stored, a.chunkBytes))));
   t.values.set(i32.add(keys, i32.add(keyBytesOf(t.kind, a.keySteps), keyScaleBytes(t.kind, a.keySteps))));
+  if (t.kind === 'i16') {
+    const behindValues = i32.add(t.values, i32.mul(a.valueGroups, (CHUNK / 2) * STEP_BYTES));
+    t.valueScales.set(i32.select(a.valuesInKeys, i32.add(keys, keyBytesOf(t.kind, a.keySteps)), behindValues));
+  }
   const alike = t.kind === 'i16' ? scaleValuesOfAll(t) : undefined;
   const query = f.i32('query');
   const state = f.i32('state');
@@ -88,8 +93,7 @@ function scaleValues(t: Tile, q: number, last: Local<'i32'>): void {
   const f = t.f;
   const m = t.m;
   const target = SCRATCH.valueScales + q * 4 * CHUNK;
-  const scales = i32.add(t.values, i32.mul(t.a.valueGroups, (CHUNK / 2) * STEP_BYTES));
-  const p = f.i32('p', scales);
+  const p = f.i32('p', t.valueScales);
   const largest = f.v128('largest', v128.zero());
   for (let i = 0; i < CHUNK; i += 4) {
     const seen = i32x4.leS(lanesFrom(i), i32x4.splat(last));
@@ -126,7 +130,13 @@ function attendQueries(
   }
   for (let q = 0; q < n; q++) weigh(t, q, state);
   if (t.kind === 'i8') mixBytes(t, n, query);
-  else mix(t, n, query);
+  else {
+    f.if(
+      t.a.valuesInKeys,
+      () => mixKeys(t, n, query, keys),
+      () => mix(t, n, query),
+    );
+  }
 }
 
 /** Scores of `n` queries against the 32 keys, into the scratch. */

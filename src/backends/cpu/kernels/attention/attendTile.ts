@@ -32,6 +32,8 @@ export const ATTEND_FIELDS = {
   split: 'i32',
   /** 0: every row sees all cached positions. */
   causal: 'i32',
+  /** 1: values are the first entries of the keys. */
+  valuesInKeys: 'i32',
   /** 0: no window. */
   window: 'i32',
   scale: 'f32',
@@ -65,6 +67,8 @@ export class Tile {
   readonly start: Local<'i32'>;
   readonly valid: Local<'i32'>;
   readonly values: Local<'i32'>;
+  /** Scales of the values of a 16-bit cache. */
+  readonly valueScales: Local<'i32'>;
 
   constructor(f: FunctionBuilder, a: Args, ctx: KernelContext, kind: CacheKind) {
     this.f = f;
@@ -87,5 +91,6 @@ export class Tile {
     this.start = f.i32('start');
     this.valid = f.i32('valid');
     this.values = f.i32('values');
+    this.valueScales = f.i32('valueScales');
   }
 }

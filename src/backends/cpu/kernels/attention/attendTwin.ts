@@ -206,7 +206,7 @@ function attendChunk(
   for (let p = 0; p < CHUNK; p++) sums[p % 4] = m.add(sums[p % 4]!, weights[p]!);
   let unit = 1;
   if (kind === 'i16') {
-    const scales = (values + a.valueGroups * (CHUNK / 2) * STEP_BYTES) >>> 2;
+    const scales = (a.valuesInKeys ? keys + keyBytes : values + a.valueGroups * (CHUNK / 2) * STEP_BYTES) >>> 2;
     // Only what the query sees, so that rows behind it change nothing.
     const known = Math.min(CHUNK, query.last + 1 - start);
     const largest = f32.subarray(scales, scales + known).reduce((x, y) => Math.max(x, y), 0);
@@ -224,6 +224,21 @@ function attendChunk(
   query.max = now;
   for (let l = 0; l < 4; l++) query.sums[l] = m.madd(query.sums[l]!, old, m.mul(sums[l]!, fresh));
   let weight = kind === 'i16' ? m.mul(fresh, unit) : fresh;
+  if (a.valuesInKeys) {
+    const lanes = new Float64Array(4);
+    for (let d = 0; d < a.valueDim; d++) {
+      lanes.fill(0);
+      for (let p = 0; p < valid; p++) {
+        const half = keys + (p >= WIDE ? a.keySteps * stepBytes : 0) + (p % WIDE) * 4;
+        if (kind === 'f32') lanes[p % 4] = m.madd(f32[(half + d * stepBytes) >>> 2]!, weights[p]!, lanes[p % 4]!);
+        else lanes[p % 4]! += i16[((half + (d >> 1) * stepBytes) >>> 1) + (d & 1)]! * weights[p]!;
+      }
+      const [l0, l1, l2, l3] = Float32Array.from(lanes) as unknown as [number, number, number, number];
+      const sum = m.add(m.add(l0, l2), m.add(l1, l3));
+      query.outputs[d] = m.madd(query.outputs[d]!, old, m.mul(sum, weight));
+    }
+    return;
+  }
   const whole = new Float64Array(CHUNK);
   for (let d = 0; d < a.valueGroups * WIDE; d++) {
     let sum = 0;

@@ -58,8 +58,11 @@ export interface CacheGeometry {
   readonly chunkBytes: number;
 }
 
-/** The layout for heads of `keyDim` and `valueDim` elements. */
-export function geometryOf(kind: CacheKind, keyDim: number, valueDim: number): CacheGeometry {
+/**
+ * The layout for heads of `keyDim` and `valueDim` elements. With `valuesInKeys` chunks have no values: they are read out of
+ * the keys, four dimensions at a time, so that up to three steps behind the keys are touched.
+ */
+export function geometryOf(kind: CacheKind, keyDim: number, valueDim: number, valuesInKeys = false): CacheGeometry {
   const paired = kind !== 'f32';
   const keySteps = paired ? Math.ceil(keyDim / 2) : keyDim;
   const valueSteps = paired ? CHUNK / 2 : CHUNK;
@@ -68,7 +71,8 @@ export function geometryOf(kind: CacheKind, keyDim: number, valueDim: number): C
   const valuesAt = 2 * keySteps * stepBytes + scaleBytes(kind, keyDim);
   return {
     ...{ kind, keySteps, valueSteps, valueGroups, valuesAt },
-    chunkBytes: valuesAt + valueGroups * valueSteps * stepBytes + scaleBytes(kind, valueDim),
+    chunkBytes:
+      valuesAt + (valuesInKeys ? 3 * stepBytes : valueGroups * valueSteps * stepBytes + scaleBytes(kind, valueDim)),
   };
 }
 

@@ -30,7 +30,7 @@ export const HEAD_NORM = { none: 0, rms: 1, layer: 2, l2: 3 } as const;
 /**
  * Splits fused rows `[queries | keys | values]` into heads. Queries and keys are normed and rotated (in this order, or the
  * other one with `normAfterRope`); queries go to `q`, keys and values to the cache at `slots`. Threads share the heads;
- * each needs scratch memory for one padded head.
+ * each needs scratch memory for one padded head. Rows without values have a `valueDim` of 0.
  */
 const storeKernel = (kind: CacheKind) =>
   defineKernel({
@@ -50,7 +50,7 @@ const storeKernel = (kind: CacheKind) =>
       ...{ kNorm: 'i32', kWeight: 'i32', kBias: 'i32', kEps: 'f32', kPlus: 'f32' },
     },
     emit(f, a, ctx) {
-      const perRow = f.i32('perRow', i32.add(a.heads, i32.shl(a.kvHeads, 1)));
+      const perRow = f.i32('perRow', i32.add(a.heads, i32.shl(a.kvHeads, i32.select(a.valueDim, 1, 0))));
       const keysFrom = a.heads;
       const valuesFrom = f.i32('valuesFrom', i32.add(a.heads, a.kvHeads));
       const headBytes = f.i32('headBytes', i32.shl(a.headDim, 2));
@@ -104,7 +104,7 @@ const storeKernel = (kind: CacheKind) =>
       });
     },
     twin(m, a, tid, nt) {
-      const perRow = a.heads + 2 * a.kvHeads;
+      const perRow = a.heads + (a.valueDim ? 2 : 1) * a.kvHeads;
       const keyWidth = (a.heads + a.kvHeads) * a.headDim;
       const rowWidth = keyWidth + a.kvHeads * a.valueDim;
       const [from, to] = splitRange(a.rows * perRow, tid, nt);

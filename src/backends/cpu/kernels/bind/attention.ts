@@ -45,7 +45,7 @@ export class CpuKvCache implements KvCache {
     this.spec = spec;
     this.blocks = blocks;
     this.blockSize = blockSize;
-    this.geometry = geometryOf(KINDS[spec.dtype], spec.keyDim, spec.valueDim);
+    this.geometry = geometryOf(KINDS[spec.dtype], spec.keyDim, spec.valueDim, spec.valuesInKeys);
     this.headStride = (blocks * blockSize * this.geometry.chunkBytes) / CHUNK;
     this.bytes = spec.kvHeads * this.headStride;
     this.address = host.allocate(this.bytes, `cache of ${blocks * blockSize} positions`);
@@ -77,7 +77,7 @@ export function attentionOps(host: OpHost): AttentionOps {
 
   return {
     createKvCache(spec, blocks, blockSize) {
-      if (spec.valuesInKeys) return undefined;
+      if (spec.valuesInKeys && spec.dtype === 'q8_0') return undefined;
       if (blockSize % CHUNK !== 0) {
         throw new ShapeError(`createKvCache: expected a block size that is a multiple of ${CHUNK}, got ${blockSize}`);
       }
@@ -104,7 +104,7 @@ export function attentionOps(host: OpHost): AttentionOps {
     },
 
     qkvStore(q, qkv, cosSin, cache, batch, o) {
-      const { geometry, address, headStride } = cache as CpuKvCache;
+      const { geometry, address, headStride, spec } = cache as CpuKvCache;
       checkHeadNorm(o.qNorm);
       checkHeadNorm(o.kNorm);
       const stride = Math.max(4 * (o.headDim + 4), geometry.valueGroups * WIDE * 4);
@@ -123,7 +123,7 @@ export function attentionOps(host: OpHost): AttentionOps {
       words[c + at.heads] = o.heads;
       words[c + at.kvHeads] = o.kvHeads;
       words[c + at.headDim] = o.headDim;
-      words[c + at.valueDim] = o.valueDim;
+      words[c + at.valueDim] = spec.valuesInKeys ? 0 : o.valueDim;
       words[c + at.half] = o.rope ? o.rope.rotaryDim / 2 : 0;
       words[c + at.interleaved] = o.rope?.interleaved ? 1 : 0;
       words[c + at.normAfterRope] = o.normAfterRope ? 1 : 0;
@@ -146,7 +146,7 @@ export function attentionOps(host: OpHost): AttentionOps {
     },
 
     attention(out, q, cache, batch, o) {
-      const { geometry, address, headStride, blockSize } = cache as CpuKvCache;
+      const { geometry, address, headStride, blockSize, spec } = cache as CpuKvCache;
       const group = o.heads / o.kvHeads;
       const tileRows = Math.max(1, Math.floor(TILE_QUERIES / group));
       const split = splitsContexts(batch, o.kvHeads, tileRows, o.window ?? 0, host.threads);
@@ -186,6 +186,7 @@ export function attentionOps(host: OpHost): AttentionOps {
       words[c + at.segmentChunks] = SEGMENT_CHUNKS;
       words[c + at.split] = split ? 1 : 0;
       words[c + at.causal] = 1;
+      words[c + at.valuesInKeys] = spec.valuesInKeys ? 1 : 0;
       words[c + at.window] = o.window ?? 0;
       floats[c + at.scale] = o.scale;
       floats[c + at.softcap] = o.softcap ?? 0;
@@ -268,6 +269,7 @@ export function attentionOps(host: OpHost): AttentionOps {
       words[c + at.segmentChunks] = SEGMENT_CHUNKS;
       words[c + at.split] = 0;
       words[c + at.causal] = o.causal ? 1 : 0;
+      words[c + at.valuesInKeys] = 0;
       words[c + at.window] = 0;
       floats[c + at.scale] = o.scale;
       floats[c + at.softcap] = o.softcap ?? 0;
