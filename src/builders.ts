@@ -1,5 +1,6 @@
 /** Builders: `LoadOptions` step by step, then a model. */
 import { ConfigError } from './core/errors.ts';
+import type { AdapterInput, LoraAdapterSpec, LoraRuntimeConfig } from './core/sdk/adapters.ts';
 import { LoadOptionsBuilder } from './core/sdk/builders.ts';
 import type { Model } from './core/sdk/model.ts';
 import type { LoadOptions, ModelSpec } from './core/sdk/options.ts';
@@ -22,6 +23,47 @@ export class ModelBuilder extends LoadOptionsBuilder {
 
 /** Loads a text model. */
 export class TextModelBuilder extends ModelBuilder {}
+
+/** Loads a text model together with LoRA adapters; more can be loaded later. */
+export class LoraModelBuilder {
+  readonly #model: ModelBuilder;
+  readonly #adapters: LoraAdapterSpec[] = [];
+  #config: LoraRuntimeConfig | undefined;
+
+  private constructor(model: ModelBuilder) {
+    this.#model = model;
+  }
+
+  static fromTextModelBuilder(model: ModelBuilder): LoraModelBuilder {
+    return new LoraModelBuilder(model);
+  }
+
+  withAdapter(alias: string, source: AdapterInput): this {
+    this.#adapters.push({ alias, source });
+    return this;
+  }
+
+  /** The adapter of one revision of a hub repository. */
+  withAdapterRevision(alias: string, source: AdapterInput, revision: string): this {
+    this.#adapters.push({ alias, source, revision });
+    return this;
+  }
+
+  withAdapters(adapters: readonly LoraAdapterSpec[]): this {
+    this.#adapters.push(...adapters);
+    return this;
+  }
+
+  withRuntimeConfig(config: LoraRuntimeConfig): this {
+    this.#config = config;
+    return this;
+  }
+
+  /** Loads the model and its adapters. Rejects as `ModelBuilder.build`, or with `LoraAdapterError`. */
+  async build(): Promise<Model> {
+    return this.#model.withLora(this.#config).withLoraAdapters(this.#adapters).build();
+  }
+}
 
 /** Loads a GGUF model out of a folder or hub repository: its files, or the first shard of a split one. */
 export class GgufModelBuilder extends ModelBuilder {

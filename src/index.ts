@@ -1,9 +1,23 @@
 /** The package: load a model, ask it. */
 
-export { GgufModelBuilder, ModelBuilder, TextModelBuilder } from './builders.ts';
+export { GgufModelBuilder, LoraModelBuilder, ModelBuilder, TextModelBuilder } from './builders.ts';
 export type { BackendInfo, BackendOptions } from './core/backend.ts';
 export type { EngineStats } from './core/engine/types.ts';
 export * from './core/errors.ts';
+export type { LoraErrorCode } from './core/lora/error.ts';
+export type {
+  LoraAdapterInfo,
+  LoraAdapterStatus,
+  LoraGenerationStatus,
+  LoraLimits,
+  LoraLoadPolicy,
+} from './core/lora/runtime.ts';
+export type {
+  AdapterInput,
+  LoadAdapterOptions,
+  LoraAdapterSpec,
+  LoraRuntimeConfig,
+} from './core/sdk/adapters.ts';
 export type { NamedForward, NamedInput } from './core/sdk/forward.ts';
 export type { GenerationDefaults } from './core/sdk/generationConfig.ts';
 export * from './core/sdk/messages.ts';

@@ -19,6 +19,7 @@ import { Releases } from './core/sdk/releases.ts';
 import type { ModelText } from './core/sdk/text.ts';
 import { EMBEDDED_MODEL, isEmbeddedName } from './embedded.ts';
 import { loadDrafter } from './loadDrafter.ts';
+import { type Adapters, loadAdapters, makeAdapters } from './loadLora.ts';
 import { loadText } from './loadText.ts';
 import { openDecoder } from './openDecoder.ts';
 import { detectPlatform } from './platform/detect.ts';
@@ -75,11 +76,15 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
     );
   }
   const size = cacheSize(caches, decoder.maxPositions, options, decoder.states, blockSize);
-  const runner = new DecoderRunner(backend, { ...decoder, caches, maxPositions: size.contextLength }, size);
+  const adapters = makeAdapters(options, platform, { backend, weights: opened.weights(), maxRows: size.maxRows });
+  const served = { ...decoder, caches, maxPositions: size.contextLength };
+  const runner = new DecoderRunner(backend, served, size, adapters?.rows);
+  if (adapters) releases.add(() => adapters.runtime.dispose());
   releases.add(() => runner.dispose());
   const drafter = await loadDrafter(runner, options, { platform, backend: starting, releases, warn });
-  const engine = makeEngine(runner, size, { defaults, text, options, drafter });
+  const engine = makeEngine(runner, size, { defaults, text, options, drafter, adapters });
   releases.add(() => engine.dispose());
+  if (adapters) await loadAdapters(adapters, engine, options);
   if (options.throughputLogging) releases.add(logThroughput(() => engine.stats(), log));
   const { name: device, threads, simd } = backend.info;
   const ms = (performance.now() - started).toFixed(0);
@@ -105,6 +110,7 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
     engine,
     text,
     defaults,
+    adapters,
     warn,
     quantization: opened.quantization?.serving((task, signal) => engine.runExclusive(task, { signal }), names.name),
     memory: () => backend.memory(),
@@ -129,9 +135,10 @@ function makeEngine(
     readonly text: ModelText | undefined;
     readonly options: LoadOptions;
     readonly drafter: Drafter | undefined;
+    readonly adapters: Adapters | undefined;
   },
 ): Engine {
-  const { defaults, text, options, drafter } = parts;
+  const { defaults, text, options, drafter, adapters } = parts;
   return new Engine(runner, {
     eosIds: [...new Set([...defaults.eosIds, ...(text?.endIds() ?? [])])],
     maxNumSeqs: size.maxSequences,
@@ -141,6 +148,7 @@ function makeEngine(
     drafter,
     cacheLimit: size.cacheLimit,
     seed: options.seed,
+    adapters: adapters?.runtime,
     yieldToHost: hostTurn(),
   });
 }

@@ -3,6 +3,7 @@ import type { Backend, Batch, KvCache } from './backend.ts';
 import type { PackedBatch } from './engine/batch.ts';
 import type { ModelRunner, TopLogits, TopRunner } from './engine/types.ts';
 import { InferenceError, ShapeError } from './errors.ts';
+import type { AdapterRows } from './lora/rows.ts';
 import type { Decoder, Step } from './model.ts';
 import { copyKvBlock, copyState, createKvCache } from './ops.ts';
 import type { Tensor } from './tensor.ts';
@@ -44,10 +45,13 @@ export class DecoderRunner implements ModelRunner {
   readonly #cosSin: Tensor[] = [];
   readonly #angles: Float32Array[] = [];
   readonly #step: Step;
+  readonly #adapters: AdapterRows | undefined;
   readonly #encode: () => void;
   #logits: Tensor | undefined;
 
-  constructor(backend: Backend, decoder: Decoder, options: RunnerOptions) {
+  /** `adapters`: told of every batch before it runs. */
+  constructor(backend: Backend, decoder: Decoder, options: RunnerOptions, adapters?: AdapterRows) {
+    this.#adapters = adapters;
     this.decoder = decoder;
     this.options = options;
     this.#backend = backend;
@@ -202,6 +206,7 @@ export class DecoderRunner implements ModelRunner {
     if (this.#states.length > 0) backend.write(b.stateSlots, h.stateSlots, rows.sequences);
     backend.write(b.logitRows, h.logitRows, rows.logitCount);
     this.#rotate(rows.rows, rows.sequences);
+    this.#adapters?.begin(rows);
   }
 
   #rotate(rows: number, sequences: number): void {

@@ -1,5 +1,6 @@
 /** Tensors of a checkpoint seen differently: cut, transposed. Nothing is read before rows are asked for. */
 import { UnsupportedError } from './errors.ts';
+import type { RowRuns } from './weight.ts';
 import type { SourceTensor } from './weights.ts';
 
 /** One of equally large matrices that a tensor holds below one another. */
@@ -12,9 +13,27 @@ export function rowRange(t: SourceTensor, first: number, rows: number, width: nu
   return {
     ...t,
     name,
+    part: partOf(t, [[first, rows]]),
     shape: [rows, width],
     readRows: (from, n, target) => t.readRows(first + from, n, target),
   };
+}
+
+/** Runs of rows of a tensor that may itself be some of the rows of another. */
+function partOf(t: SourceTensor, runs: RowRuns): { readonly name: string; readonly runs: RowRuns } {
+  if (t.part === undefined) return { name: t.name, runs };
+  const inner = t.part.runs;
+  const cut = runs.flatMap(([at, count]) => {
+    let start = 0;
+    return inner.flatMap(([first, n]) => {
+      const from = Math.max(at, start);
+      const to = Math.min(at + count, start + n);
+      const shift = first - start;
+      start += n;
+      return from < to ? [[from + shift, to - from] as const] : [];
+    });
+  });
+  return { name: t.part.name, runs: cut };
 }
 
 /** Runs of rows `[first, count]` of a tensor of rows of `width`, one behind the other. */
@@ -28,6 +47,7 @@ export function rowRuns(
   return {
     ...t,
     name,
+    part: partOf(t, runs),
     shape: [total, width],
     async readRows(first, n, target) {
       const bytes = n > 0 ? target.length / n : 0;

@@ -6,7 +6,7 @@ import { AbortError, WeightError } from './errors.ts';
 import type { RowTable } from './model.ts';
 import type { Shape, Tensor } from './tensor.ts';
 import { sizeOf } from './tensor.ts';
-import { Weight } from './weight.ts';
+import { type ExpertStack, type RowRuns, Weight, type WeightPart } from './weight.ts';
 
 /** One tensor of a checkpoint under its Hugging Face name, readable by rows of the last axis. */
 export interface SourceTensor {
@@ -15,6 +15,8 @@ export interface SourceTensor {
   readonly shape: Shape;
   /** Where it lies, so that loading reads files front to back. */
   readonly order: number;
+  /** The rows of another tensor that these are, for a part of it. */
+  readonly part?: { readonly name: string; readonly runs: RowRuns } | undefined;
   readRows(first: number, rows: number, target: Uint8Array): Promise<void>;
 }
 
@@ -226,8 +228,16 @@ export class Weights {
     return this.matrixOf(parts, shape);
   }
 
-  /** Like `stack`, for tensors that were reshaped, cut or reordered first. `name` stands for the joined names of many. */
-  matrixOf(parts: readonly SourceTensor[], shape?: readonly [number, number], name?: string): Weight {
+  /**
+   * Like `stack`, for tensors that were reshaped, cut or reordered first. `name` stands for the joined names of many that
+   * are no longer the stored matrices; `experts` says so of those of routed experts.
+   */
+  matrixOf(
+    parts: readonly SourceTensor[],
+    shape?: readonly [number, number],
+    name?: string,
+    experts?: ExpertStack,
+  ): Weight {
     const first = parts[0] as SourceTensor;
     const key = name ?? parts.map((p) => p.name).join('+');
     const seen = this.#build.weights.get(key);
@@ -243,7 +253,8 @@ export class Weights {
         `tensor "${key}": expected shape [${shape}], got [${out},${width}]; check the configuration`,
       );
     }
-    const weight = new Weight(key, [out, width]);
+    const origin = { parts: name === undefined ? parts.map(partOf) : [], experts };
+    const weight = new Weight(key, [out, width], undefined, origin);
     this.#build.weights.set(key, weight);
     const sections = parts.map((p) => this.#section(p, this.#build.recoder));
     const order = Math.min(...parts.map((p) => p.order));
@@ -402,6 +413,10 @@ export class Weights {
 
 function checkSignal(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw new AbortError('loading was cancelled', { cause: signal.reason });
+}
+
+function partOf(t: SourceTensor): WeightPart {
+  return t.part ?? { name: t.name, runs: [[0, sizeOf(t.shape) / (t.shape[t.shape.length - 1] ?? 1)]] };
 }
 
 /** Reads rows as F32. */

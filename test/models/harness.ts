@@ -150,6 +150,7 @@ export class LoadedModel {
       seqStart: ints(parts.length + 1),
       kvLen: ints(parts.length),
       blockTable: ints(parts.length * MAX_BLOCKS),
+      adapters: ints(parts.length),
       stateSlots: ints(parts.length),
       logitRows,
       baseLen: ints(parts.length),

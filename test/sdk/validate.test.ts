@@ -55,7 +55,6 @@ describe('chat requests', () => {
     ['audio', { messages: [{ role: 'user', content: [{ type: 'audio', audio: 'x.wav' }] }] }],
     ['video', { messages: [{ role: 'user', content: [{ type: 'video', video: 'x.mp4' }] }] }],
     ['constraint', { messages: [user], constraint: { kind: 'regex', pattern: 'a' } }],
-    ['adapter', { messages: [user], adapter: 'a' }],
     ['tools', { messages: [user], tools: [{ type: 'function', function: { name: 'f' } }] }],
     ['webSearch', { messages: [user], webSearch: {} }],
     ['codeExecution', { messages: [user], codeExecution: true }],

@@ -1,8 +1,9 @@
 import { addInto, cast, scaleInto } from '../ops/elementwise.ts';
-import { linear } from '../ops/linear.ts';
 import type { Tensor } from '../tensor.ts';
 import type { Weight } from '../weight.ts';
 import { iota } from './basics.ts';
+
+const PLAIN = Object.freeze({});
 
 /** Elements of the intermediate "every expert for every row", which is chunked by rows. */
 const MAX_INTERMEDIATE = 2 ** 24;
@@ -18,7 +19,10 @@ export function composedLinearExperts(out: Tensor, x: Tensor, w: Weight, experts
     const end = Math.min(rows, start + chunk);
     const n = end - start;
     backend.scope(() => {
-      const all = linear(x.rows(start, end), w).reshape([n * expertCount, w.shape[0] / expertCount]);
+      const product = backend.allocRows(n, w.shape[0]);
+      // The op itself: what adapters add is for the caller.
+      backend.ops.linear(product, x.rows(start, end), w, PLAIN);
+      const all = product.reshape([n * expertCount, w.shape[0] / expertCount]);
       const base = scaleInto(iota(backend, n), expertCount).reshape([n, 1]);
       const picks = cast(addInto(cast(ids.rows(start, end), 'f32'), base), 'i32');
       backend.ops.gatherRows(out.rows(start * perRow, end * perRow), all, picks);

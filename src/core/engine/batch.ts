@@ -24,6 +24,8 @@ export interface PackedBatch {
   readonly kvLen: Int32Array;
   /** `[sequences, blocksPerSequence]` block numbers in order of position, -1 beyond a sequence's last. */
   readonly blockTable: Int32Array;
+  /** Number of every sequence's adapter generation, 0 for none. */
+  readonly adapters: Int32Array;
   /** Slot of every sequence in the states of recurrent layers. */
   readonly stateSlots: Int32Array;
   /** Rows whose logits are wanted, rising. */
@@ -70,6 +72,7 @@ export class BatchBuilder {
       seqStart: new Int32Array(maxSequences + 1),
       kvLen: new Int32Array(maxSequences),
       blockTable: new Int32Array(maxSequences * maxBlocks),
+      adapters: new Int32Array(maxSequences),
       stateSlots: new Int32Array(maxSequences),
       logitRows: new Int32Array(maxLogitRows),
       baseLen: new Int32Array(maxSequences),
@@ -100,6 +103,7 @@ export class BatchBuilder {
     for (let s = 0; s < plan.count; s++) {
       const sequence = plan.sequences[s]!;
       const rows = plan.rowCounts[s]!;
+      batch.adapters[s] = sequence.group.adapter;
       batch.stateSlots[s] = sequence.slot;
       batch.seqStart[s] = batch.rows;
       batch.kvLen[s] = sequence.computed + rows;

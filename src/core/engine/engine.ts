@@ -5,7 +5,9 @@
 import {
   AbortError,
   ChannelError,
+  ConfigError,
   InferenceError,
+  LoraAdapterError,
   ModelError,
   messageOf,
   RequestValidationError,
@@ -29,6 +31,8 @@ import { NO_DRAFTS, Speculation } from './speculation.ts';
 import { StatePool } from './states.ts';
 import { Timing } from './timing.ts';
 import type {
+  AdapterLease,
+  AdapterSelection,
   EngineOptions,
   EngineStats,
   FinishReason,
@@ -38,6 +42,7 @@ import type {
   ModelRunner,
   RawLogits,
   RawLogitsRequest,
+  SamplingParams,
   TopLogits,
   TopRow,
 } from './types.ts';
@@ -65,6 +70,8 @@ export class Engine {
   readonly #turns = new HostTurns();
 
   readonly #runs = new Map<SequenceGroup, Run>();
+  /** Run between two steps. */
+  readonly #pauses = new Map<() => Promise<void>, (error: unknown) => void>();
   readonly #tasks = new Map<ControlTask, (error: unknown) => void>();
   /** Started requests that end before the next step. */
   readonly #canceled = new Set<GenerationRun | RawRun>();
@@ -85,6 +92,9 @@ export class Engine {
   readonly #completed: Record<FinishReason, number> = { stop: 0, length: 0, canceled: 0, error: 0 };
 
   constructor(runner: ModelRunner, options: EngineOptions = {}) {
+    if (options.adapters && options.drafter) {
+      throw new ConfigError('engine: expected adapters or speculation, got both; drop one of them');
+    }
     this.#runner = runner;
     this.#options = options;
     this.#limits = resolveLimits(options, runner);
@@ -130,9 +140,10 @@ export class Engine {
         truncate: request.truncateSequence ?? false,
         maxLen: undefined,
       });
-      const group = this.#group(prompt, { choices: 1, raw: true });
+      const lease = this.#lease(request.adapter);
+      const group = this.#group(prompt, { choices: 1, raw: true, adapter: lease?.serial });
       const { vocabSize } = this.#runner;
-      const run = new RawRun({ group, prompt, timing: new Timing(this.#now()), vocabSize, resolve, reject });
+      const run = new RawRun({ group, lease, prompt, timing: new Timing(this.#now()), vocabSize, resolve, reject });
       this.#enter(run, prompt.length, request.signal);
     });
   }
@@ -168,6 +179,15 @@ export class Engine {
     });
   }
 
+  /** Runs a task as soon as no step runs, and the next step after it. Requests go on as if nothing had been. */
+  betweenSteps<T>(task: () => Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      if (this.#disposed) throw new ChannelError('engine: it was disposed while the call was waiting');
+      this.#pauses.set(() => task().then(resolve, reject), reject);
+      this.#wake();
+    });
+  }
+
   stats(): EngineStats {
     return {
       running: this.#scheduler.active,
@@ -199,6 +219,8 @@ export class Engine {
       reject(error);
     }
     this.#tasks.clear();
+    for (const reject of this.#pauses.values()) reject(error);
+    this.#pauses.clear();
     await this.#loop;
   }
 
@@ -207,13 +229,34 @@ export class Engine {
 
   #generation(request: GenerationRequest): GenerationRun {
     this.#checkOpen();
-    const { vocabSize } = this.#runner;
     const prompt = checkRequest(request, this.#limits);
     const sampling = { ...request.sampling, temperature: request.sampling?.temperature ?? 1 };
-    const group = this.#group(prompt, { choices: sampling.nChoices ?? 1, raw: false });
+    const lease = this.#lease(request.adapter);
+    try {
+      return this.#start(request, prompt, sampling, lease);
+    } catch (error) {
+      lease?.release();
+      throw error;
+    }
+  }
+
+  #start(
+    request: GenerationRequest,
+    prompt: Uint32Array,
+    sampling: SamplingParams,
+    lease: AdapterLease | undefined,
+  ): GenerationRun {
+    const { vocabSize } = this.#runner;
+    const options = { choices: sampling.nChoices ?? 1, raw: false, adapter: lease?.serial };
+    const group = this.#group(prompt, options);
     const run: GenerationRun = new GenerationRun({
       group,
-      events: new EventQueue(prompt, { onCancel: () => this.#cancel(run), onTake: () => this.#resume(run) }),
+      lease,
+      events: new EventQueue(
+        prompt,
+        { onCancel: () => this.#cancel(run), onTake: () => this.#resume(run) },
+        lease?.generation,
+      ),
       timing: new Timing(this.#now()),
       choices: prepareChoices(request, sampling, {
         count: group.size,
@@ -230,6 +273,16 @@ export class Engine {
     return run;
   }
 
+  #lease(adapter: AdapterSelection | undefined): AdapterLease | undefined {
+    if (adapter === undefined) return undefined;
+    const { adapters } = this.#options;
+    if (adapters) return adapters.acquire(adapter);
+    throw new LoraAdapterError(
+      'runtime_unavailable',
+      'adapter: expected a model loaded for adapters; load it with the option `lora: true`',
+    );
+  }
+
   #checkOpen(): void {
     if (this.#disposed) throw new ChannelError('engine: expected it to run, but it was disposed; load the model again');
     if (this.#scheduler.queued >= this.#limits.maxQueue) {
@@ -240,8 +293,11 @@ export class Engine {
     }
   }
 
-  #group(prompt: Uint32Array, options: { readonly choices: number; readonly raw: boolean }): SequenceGroup {
-    const salt = this.#lengths.salt(prompt.length);
+  #group(
+    prompt: Uint32Array,
+    options: { readonly choices: number; readonly raw: boolean; readonly adapter: number | undefined },
+  ): SequenceGroup {
+    const salt = this.#lengths.salt(prompt.length, options.adapter);
     return new SequenceGroup(this.#arrivals++, prompt, this.#runner.blockSize, { ...options, salt });
   }
 
@@ -294,6 +350,7 @@ export class Engine {
     this.#canceled.delete(run);
     if (run instanceof GenerationRun) this.#paused.delete(run);
     run.onEnd?.();
+    run.lease?.release();
   }
 
   #end(run: Run, error: unknown): void {
@@ -318,6 +375,7 @@ export class Engine {
       for (const run of this.#canceled) this.#endCanceled(run);
       if (plan === undefined) {
         if (this.#disposed) return this.#rest();
+        await this.#runPauses();
         const task = this.#scheduler.takeTask();
         if (task !== undefined) {
           await this.#runTask(task);
@@ -364,6 +422,13 @@ export class Engine {
     this.#turns.close();
   }
 
+  async #runPauses(): Promise<void> {
+    for (const [task] of this.#pauses) {
+      this.#pauses.delete(task);
+      await task();
+    }
+  }
+
   async #runTask(task: ControlTask): Promise<void> {
     await task.run();
     this.#tasks.delete(task);
@@ -400,7 +465,8 @@ export class Engine {
    */
   #mayRunAhead(plan: Plan): boolean {
     if (this.#need !== 1 || this.#runner.stateSlots || this.#options.noKvCache || this.#speculation) return false;
-    if (this.#disposed || this.#canceled.size > 0 || !this.#scheduler.canPlanAhead) return false;
+    if (this.#disposed || this.#canceled.size > 0 || this.#pauses.size > 0 || !this.#scheduler.canPlanAhead)
+      return false;
     for (let i = 0; i < plan.count; i++) {
       const sequence = plan.sequences[i]!;
       const run = this.#runs.get(sequence.group);
@@ -488,7 +554,7 @@ export class Engine {
     const outgrown = this.#lengths.outgrown(sequence.base, sequence.length);
     if (outgrown) {
       sequence.base = sequence.length;
-      sequence.salt = this.#lengths.salt(sequence.base);
+      sequence.salt = this.#lengths.salt(sequence.base, sequence.group.adapter);
     }
     if (outgrown || this.#options.noKvCache) this.#scheduler.rewind(sequence);
   }

@@ -20,6 +20,7 @@ const DONE: IteratorResult<EngineEvent> = { done: true, value: undefined };
 /** Never waits for its reader: the engine looks at `size` and pauses the request instead. */
 export class EventQueue implements GenerationStream {
   readonly promptTokens: Uint32Array;
+  readonly adapterGeneration: string | undefined;
   readonly #hooks: EventQueueHooks;
   readonly #events: EngineEvent[] = [];
   /** Events before it are taken. */
@@ -28,8 +29,9 @@ export class EventQueue implements GenerationStream {
   #ended = false;
   #failure: { readonly error: unknown } | undefined;
 
-  constructor(promptTokens: Uint32Array, hooks: EventQueueHooks) {
+  constructor(promptTokens: Uint32Array, hooks: EventQueueHooks, adapterGeneration?: string) {
     this.promptTokens = promptTokens;
+    this.adapterGeneration = adapterGeneration;
     this.#hooks = hooks;
   }
 

@@ -1,6 +1,9 @@
 /** Which lengths of a sequence the model sees alike: rotations of some models depend on how long a sequence is. */
 import type { ModelRunner } from './types.ts';
 
+/** Above any length: salts of adapters lie this far apart. */
+const MAX_LENGTH = 2 ** 31;
+
 export class LengthRules {
   readonly #recomputeAt: readonly number[];
   readonly #growsBeyond: number;
@@ -16,11 +19,12 @@ export class LengthRules {
     return false;
   }
 
-  /** Sequences computed for lengths of equal salt may share cache blocks. */
-  salt(base: number): number {
-    if (base > this.#growsBeyond) return base;
+  /** Sequences computed for lengths of equal salt, with one adapter generation or none, may share cache blocks. */
+  salt(base: number, adapter = 0): number {
+    const offset = adapter * MAX_LENGTH;
+    if (base > this.#growsBeyond) return offset + base;
     let salt = 0;
     for (const limit of this.#recomputeAt) if (limit < base) salt = Math.max(salt, limit + 1);
-    return salt;
+    return offset + salt;
   }
 }

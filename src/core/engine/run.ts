@@ -4,7 +4,16 @@ import type { Sampler } from './sampler.ts';
 import type { Sequence, SequenceGroup } from './sequence.ts';
 import type { OutputText } from './stop.ts';
 import type { Timing } from './timing.ts';
-import type { ChoiceResult, FinishReason, GenerationResult, RawLogits, TokenLogprobs, TopRow, Usage } from './types.ts';
+import type {
+  AdapterLease,
+  ChoiceResult,
+  FinishReason,
+  GenerationResult,
+  RawLogits,
+  TokenLogprobs,
+  TopRow,
+  Usage,
+} from './types.ts';
 
 export interface Choice {
   readonly sampler: Sampler;
@@ -13,6 +22,8 @@ export interface Choice {
 
 export interface GenerationSetup {
   readonly group: SequenceGroup;
+  /** Held until the request ends. */
+  readonly lease?: AdapterLease | undefined;
   readonly events: EventQueue;
   readonly timing: Timing;
   /** One for each sequence of the group. */
@@ -37,6 +48,7 @@ export class GenerationRun {
   readonly timing: Timing;
   /** Called when the engine lets go of the request. */
   onEnd: (() => void) | undefined;
+  readonly lease: AdapterLease | undefined;
   readonly #setup: GenerationSetup;
   readonly #choices: ChoiceState[];
   #open: number;
@@ -46,6 +58,7 @@ export class GenerationRun {
     this.group = setup.group;
     this.events = setup.events;
     this.timing = setup.timing;
+    this.lease = setup.lease;
     this.#setup = setup;
     this.#choices = setup.choices.map((choice) => ({
       ...choice,
@@ -116,7 +129,12 @@ export class GenerationRun {
 
   /** What there is so far; a choice that is still open counts as cut by an error. */
   result(at: number): GenerationResult {
-    return { choices: this.group.sequences.map((s) => this.#choiceResult(s)), usage: this.#usage ?? this.#usageAt(at) };
+    const generation = this.lease?.generation;
+    return {
+      choices: this.group.sequences.map((s) => this.#choiceResult(s)),
+      usage: this.#usage ?? this.#usageAt(at),
+      ...(generation === undefined ? {} : { adapterGeneration: generation }),
+    };
   }
 
   #isFull(sequence: Sequence): boolean {
@@ -157,6 +175,7 @@ export class GenerationRun {
 
 export interface RawSetup {
   readonly group: SequenceGroup;
+  readonly lease?: AdapterLease | undefined;
   readonly prompt: Uint32Array;
   readonly timing: Timing;
   readonly vocabSize: number;
@@ -170,6 +189,7 @@ export class RawRun {
   readonly timing: Timing;
   /** Called when the engine lets go of the request. */
   onEnd: (() => void) | undefined;
+  readonly lease: AdapterLease | undefined;
   readonly #setup: RawSetup;
   readonly #chunks: Float32Array[] = [];
   #rows = 0;
@@ -177,6 +197,7 @@ export class RawRun {
   constructor(setup: RawSetup) {
     this.group = setup.group;
     this.timing = setup.timing;
+    this.lease = setup.lease;
     this.#setup = setup;
   }
 

@@ -89,17 +89,25 @@ export class SequenceGroup {
   readonly raw: boolean;
   /** Of the prompt: other requests share its blocks only under the same one. */
   readonly salt: number;
+  /** Number of the adapter generation it runs with; 0 for none. */
+  readonly adapter: number;
   readonly sequences: readonly Sequence[];
 
   constructor(
     arrival: number,
     prompt: ArrayLike<number>,
     blockSize: number,
-    options: { readonly choices: number; readonly raw: boolean; readonly salt?: number | undefined },
+    options: {
+      readonly choices: number;
+      readonly raw: boolean;
+      readonly salt?: number | undefined;
+      readonly adapter?: number | undefined;
+    },
   ) {
     this.arrival = arrival;
     this.raw = options.raw;
     this.salt = options.salt ?? 0;
+    this.adapter = options.adapter ?? 0;
     this.sequences = Array.from(
       { length: options.choices },
       (_, index) => new Sequence(this, index, prompt, blockSize),

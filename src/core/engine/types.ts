@@ -62,6 +62,25 @@ export interface TokenDecoder {
   flush(): string | undefined;
 }
 
+/** A LoRA adapter: by alias, or one exact generation of it. */
+export type AdapterSelection = string | { readonly generation: string };
+
+/** An adapter held for one request. */
+export interface AdapterLease {
+  /** Number of the generation, above 0; none is given twice. */
+  readonly serial: number;
+  /** SHA-256 of its contents, in hexadecimal. */
+  readonly generation: string;
+  /** Further calls do nothing. */
+  release(): void;
+}
+
+/** The adapters that requests can choose from. */
+export interface AdapterPool {
+  /** Throws `LoraAdapterError` where there is no such adapter. */
+  acquire(selection: AdapterSelection): AdapterLease;
+}
+
 export interface GenerationRequest {
   readonly prompt: ArrayLike<number>;
   readonly sampling?: SamplingParams | undefined;
@@ -81,6 +100,8 @@ export interface GenerationRequest {
   readonly stopIds?: readonly number[] | undefined;
   /** Texts lose leading white space; true when absent. */
   readonly trimStart?: boolean | undefined;
+  /** The base model alone when absent. */
+  readonly adapter?: AdapterSelection | undefined;
 }
 
 /** Logits of every prompt position; nothing is sampled. */
@@ -88,6 +109,7 @@ export interface RawLogitsRequest {
   readonly prompt: ArrayLike<number>;
   readonly truncateSequence?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
+  readonly adapter?: AdapterSelection | undefined;
 }
 
 // ---------------------------------------------------------------------------------------------------------------- //
@@ -158,6 +180,8 @@ export interface Usage {
 export interface GenerationStream extends AsyncIterableIterator<EngineEvent> {
   /** The prompt as it runs, after truncation. */
   readonly promptTokens: Uint32Array;
+  /** Of the adapter it runs with. */
+  readonly adapterGeneration?: string | undefined;
   /** Ends the request at the next step; its choices finish with `canceled`. */
   cancel(): void;
   return(): Promise<IteratorResult<EngineEvent>>;
@@ -177,6 +201,8 @@ export interface ChoiceResult {
 export interface GenerationResult {
   readonly choices: readonly ChoiceResult[];
   readonly usage: Usage;
+  /** Of the adapter it ran with. */
+  readonly adapterGeneration?: string | undefined;
 }
 
 export interface RawLogits {
@@ -276,6 +302,8 @@ export interface EngineOptions {
   readonly noKvCache?: boolean | undefined;
   /** Guesses tokens, so that a step can check several at once; answers stay the same. */
   readonly drafter?: Drafter | undefined;
+  /** Adapters that requests can name; not together with `drafter`. */
+  readonly adapters?: AdapterPool | undefined;
   /** Seeds the requests that bring no seed; 0 when absent. */
   readonly seed?: number | undefined;
   /** Lets timers, input and messages of the host be handled; called between steps, at most once per millisecond. */

@@ -26,6 +26,7 @@ export function linearExperts(x: Tensor, w: Weight, experts: Tensor, expertCount
   if (out.size) {
     if (ops.linearExperts) ops.linearExperts(out, x, w, experts, expertCount);
     else composedLinearExperts(out, x, w, experts, expertCount);
+    if (w.delta !== undefined) w.delta.addExperts(out, x, experts, expertCount);
   }
   return out;
 }

@@ -11,7 +11,10 @@ export function linear(x: Tensor, w: Weight, options: LinearOptions = PLAIN): Te
   checkLinear('linear', x, w, options);
   if (options.accumulate) refuse('linear', 'options without accumulate; use linearAdd', 'accumulate');
   const out = likeWithWidth(x, w.shape[0]);
-  if (out.size) x.backend.ops.linear(out, x, w, options);
+  if (out.size) {
+    x.backend.ops.linear(out, x, w, options);
+    if (w.delta !== undefined) w.delta.add(out, x);
+  }
   return out;
 }
 
@@ -23,7 +26,10 @@ export function linearAdd(residual: Tensor, x: Tensor, w: Weight, options: Linea
   if (residual.width !== w.shape[0] || residual.rowCount !== x.rowCount) {
     refuse('linearAdd', `a residual [${x.rowCount}, ${w.shape[0]}]`, residual);
   }
-  if (residual.size) x.backend.ops.linear(residual, x, w, options);
+  if (residual.size) {
+    x.backend.ops.linear(residual, x, w, options);
+    if (w.delta !== undefined) w.delta.add(residual, x);
+  }
   return residual;
 }
 

@@ -1,4 +1,5 @@
 /** The fluent form of `LoadOptions`. Classes with a `build` method are made where loading is wired together. */
+import type { LoraAdapterSpec, LoraRuntimeConfig } from './adapters.ts';
 import type {
   CacheOptions,
   Device,
@@ -87,6 +88,16 @@ export class LoadOptionsBuilder {
 
   withTokenizerJson(path: string): this {
     return this.set({ tokenizerJson: path });
+  }
+
+  /** Prepares the model for LoRA adapters that are loaded later. */
+  withLora(config?: LoraRuntimeConfig): this {
+    return this.set(config === undefined ? { lora: true } : { lora: true, loraRuntimeConfig: config });
+  }
+
+  /** Loads LoRA adapters with the model. */
+  withLoraAdapters(adapters: readonly LoraAdapterSpec[]): this {
+    return this.set({ loraAdapters: [...adapters] });
   }
 
   withMaxNumSeqs(maxNumSeqs: number): this {

@@ -5,7 +5,7 @@ import type { GenerationDefaults } from './generationConfig.ts';
 import { fillDefaults } from './generationConfig.ts';
 import type { CompletionParams } from './request.ts';
 import type { CompletionResponse, CompletionStreamResponse, ResponseHead, Spell } from './response.ts';
-import { completionChunk, logprobsOf } from './response.ts';
+import { completionChunk, logprobsOf, withGeneration } from './response.ts';
 import type { Piece } from './stream.ts';
 import type { ModelText } from './text.ts';
 import { noTokenizer } from './text.ts';
@@ -67,6 +67,7 @@ export function prepareCompletion(
       dryBreakers: text?.dryBreakers(sampling),
       stopIds: text?.stopIds(sampling),
       trimStart: false,
+      adapter: p.adapter,
     },
     choices,
     logprobs,
@@ -92,7 +93,7 @@ export function completionResponse(
       ? [...result.choices].sort((a, b) => likelihood(b) - likelihood(a)).slice(0, completion.choices)
       : [...result.choices].sort((a, b) => a.index - b.index);
   return {
-    ...head,
+    ...withGeneration(head, result.adapterGeneration),
     object: 'text_completion',
     choices: ranked.map((choice, index) => ({
       finishReason: choice.finishReason,

@@ -10,7 +10,10 @@ import type {
 } from '../engine/types.ts';
 import { ModelError, ModelNotFoundError, UnexpectedResponseError, UnsupportedError } from '../errors.ts';
 import { hostTensor } from '../host.ts';
+import { loraError } from '../lora/error.ts';
+import type { LoraAdapterInfo, LoraAdapterStatus } from '../lora/runtime.ts';
 import type { Tensor } from '../tensor.ts';
+import type { AdapterInput, LoadAdapterOptions } from './adapters.ts';
 import { completionResponse, prepareCompletion } from './completion.ts';
 import type { NamedForward } from './forward.ts';
 import { namedForward } from './forward.ts';
@@ -21,7 +24,7 @@ import type { CallOptions } from './options.ts';
 import type { ModelQuantization, QuantReport } from './quantReport.ts';
 import type { ReasoningEffort } from './reasoning.ts';
 import { resolveReasoning } from './reasoning.ts';
-import type { CompletionParams, RequestLike, Tool } from './request.ts';
+import type { AdapterSelection, CompletionParams, RequestLike, Tool } from './request.ts';
 import { RequestBuilder } from './requestBuilder.ts';
 import type {
   ChatCompletionResponse,
@@ -29,7 +32,7 @@ import type {
   CompletionResponse,
   CompletionStreamResponse,
 } from './response.ts';
-import { chatChunk, chatResponse, responseHead } from './response.ts';
+import { chatChunk, chatResponse, responseHead, withGeneration } from './response.ts';
 import type { ResponseStream } from './stream.ts';
 import { EventStream } from './stream.ts';
 import type { ModelText } from './text.ts';
@@ -71,11 +74,21 @@ export interface ModelParts {
   readonly engine: ModelEngine;
   readonly text?: ModelText | undefined;
   readonly defaults?: GenerationDefaults | undefined;
+  /** Present where the model was loaded for adapters. */
+  readonly adapters?: ModelAdapters | undefined;
   readonly warn?: ((message: string) => void) | undefined;
   /** Of models that were loaded with `isq` or a topology. */
   readonly quantization?: ModelQuantization | undefined;
   memory(): ModelMemory;
   dispose(): Promise<void>;
+}
+
+/** LoRA adapters of a loaded model. */
+export interface ModelAdapters {
+  load(alias: string, source: AdapterInput, options: LoadAdapterOptions): Promise<LoraAdapterInfo>;
+  unload(alias: string, options: { readonly expectedGeneration?: string }): Promise<LoraAdapterInfo>;
+  list(): LoraAdapterInfo[];
+  status(): LoraAdapterStatus;
 }
 
 /** Bytes that a model holds on its device. */
@@ -129,7 +142,8 @@ export class Model {
     const chat = this.#normalChat(request);
     const { name, text } = this.#parts;
     const head = responseHead('chatcmpl', name);
-    const build = (result: GenerationResult) => chatResponse(head, result, text?.spell);
+    const build = (result: GenerationResult) =>
+      chatResponse(withGeneration(head, result.adapterGeneration), result, text?.spell);
     try {
       return build(await this.#parts.engine.generate(this.#generation(chat, options)));
     } catch (error) {
@@ -141,7 +155,8 @@ export class Model {
   streamChatRequest(request: RequestLike, options: CallOptions = {}): ChatStream {
     const { name, text } = this.#parts;
     const head = responseHead('chatcmpl', name);
-    const build = (result: GenerationResult) => chatResponse(head, result, text?.spell);
+    const build = (result: GenerationResult) =>
+      chatResponse(withGeneration(head, result.adapterGeneration), result, text?.spell);
     const prepared = attempt(() => {
       this.#select(options);
       return this.#normalChat(request);
@@ -151,7 +166,7 @@ export class Model {
       open: async () => this.#parts.engine.submit(this.#generation(unwrap(prepared), options)),
       choices: sampling?.nChoices ?? 1,
       everyToken: 'value' in prepared && prepared.value.request.logprobs === true,
-      chunk: (piece) => chatChunk(head, piece, text?.spell),
+      chunk: (piece, generation) => chatChunk(withGeneration(head, generation), piece, text?.spell),
       final: build,
       text: (response) => response.choices[0]?.message.content ?? '',
       error: (error) => withPartial(error, build),
@@ -167,13 +182,17 @@ export class Model {
         feature: 'nChoices',
       });
     }
-    return this.#raw(this.#chatPrompt(chat), options, chat.request.truncateSequence);
+    const { truncateSequence, adapter } = chat.request;
+    return this.#raw(this.#chatPrompt(chat), options, { truncateSequence, adapter });
   }
 
   /** Logits of every position of a prompt given as ids; needs no tokenizer. */
-  async sendRawTokens(tokens: ArrayLike<number>, options: CallOptions = {}): Promise<RawResponse> {
+  async sendRawTokens(
+    tokens: ArrayLike<number>,
+    options: CallOptions & { readonly adapter?: AdapterSelection } = {},
+  ): Promise<RawResponse> {
     this.#select(options);
-    return this.#raw(promptIds(tokens, this.#parts.info.vocabSize), options, undefined);
+    return this.#raw(promptIds(tokens, this.#parts.info.vocabSize), options, { adapter: options.adapter });
   }
 
   /** Continues a raw prompt: no template; special tokens are added to text. Ids need no tokenizer. */
@@ -208,7 +227,7 @@ export class Model {
       open: async () => engine.submit({ ...unwrap(prepared).request, ...signalOf(options) }),
       choices: value?.request.sampling?.nChoices ?? 1,
       everyToken: text === undefined || value?.request.logprobs === true,
-      chunk: (piece) => unwrap(prepared).chunk(head, piece),
+      chunk: (piece, generation) => unwrap(prepared).chunk(withGeneration(head, generation), piece),
       final: build,
       text: (response) => response.choices[0]?.text ?? '',
       error: (error) => withPartial(error, build),
@@ -255,6 +274,42 @@ export class Model {
   maxSequenceLength(options: CallOptions = {}): number | undefined {
     this.#select(options);
     return this.#parts.info.maxSeqLen;
+  }
+
+  /**
+   * Loads a LoRA adapter (a folder or hub repository as PEFT writes it, or its files in memory) under a name that requests
+   * choose it by. Requests that run go on. Rejects with `LoraAdapterError`; what was loaded before stays then.
+   */
+  async loadLoraAdapter(
+    alias: string,
+    source: AdapterInput,
+    settings: LoadAdapterOptions = {},
+    options: CallOptions = {},
+  ): Promise<LoraAdapterInfo> {
+    this.#select(options);
+    return this.#adapters().load(alias, source, settings);
+  }
+
+  /** Takes a name away; requests that began with the adapter end with it. Rejects with `LoraAdapterError`. */
+  async unloadLoraAdapter(
+    alias: string,
+    settings: { readonly expectedGeneration?: string } = {},
+    options: CallOptions = {},
+  ): Promise<LoraAdapterInfo> {
+    this.#select(options);
+    return this.#adapters().unload(alias, settings);
+  }
+
+  /** The names of adapters, in order. */
+  listLoraAdapters(options: CallOptions = {}): LoraAdapterInfo[] {
+    this.#select(options);
+    return this.#adapters().list();
+  }
+
+  /** Names, generations and the limits they share. */
+  loraAdapterStatus(options: CallOptions = {}): LoraAdapterStatus {
+    this.#select(options);
+    return this.#adapters().status();
   }
 
   /** The model under its own argument names: `forward({ input_ids })` gives `{ logits }`. */
@@ -318,6 +373,14 @@ export class Model {
     });
   }
 
+  #adapters(): ModelAdapters {
+    if (this.#parts.adapters) return this.#parts.adapters;
+    throw loraError(
+      'runtime_unavailable',
+      'adapters: expected a model loaded for them; load it with the option `lora: true`',
+    );
+  }
+
   #completionModel() {
     const { text, defaults, info } = this.#parts;
     return { text, defaults, vocabSize: info.vocabSize };
@@ -358,12 +421,17 @@ export class Model {
       dryBreakers: text.dryBreakers(sampling),
       stopIds: text.stopIds(sampling),
       trimStart: true,
+      adapter: request.adapter,
       ...signalOf(options),
     };
   }
 
-  async #raw(prompt: Uint32Array, options: CallOptions, truncateSequence: boolean | undefined): Promise<RawResponse> {
-    const raw = await this.#parts.engine.rawLogits({ prompt, truncateSequence, ...signalOf(options) });
+  async #raw(
+    prompt: Uint32Array,
+    options: CallOptions,
+    settings: Pick<RawLogitsRequest, 'truncateSequence' | 'adapter'>,
+  ): Promise<RawResponse> {
+    const raw = await this.#parts.engine.rawLogits({ prompt, ...settings, ...signalOf(options) });
     const logitsChunks = raw.chunks.map((c) => hostTensor(c, [c.length / raw.vocabSize, raw.vocabSize]));
     return { logitsChunks, tokens: raw.tokens };
   }

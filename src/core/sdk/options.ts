@@ -2,6 +2,7 @@
 
 import { ConfigError, UnsupportedError } from '../errors.ts';
 import type { SourceInput } from '../io/open.ts';
+import { checkAdapterSpecs, type LoraAdapterSpec, type LoraRuntimeConfig } from './adapters.ts';
 
 /** Trailing options of every asynchronous method. */
 export interface CallOptions {
@@ -121,6 +122,11 @@ export interface LoadOptions {
   readonly topologyFromPath?: string | undefined;
   /** Importance of weights for `isq`: an imatrix file of llama.cpp, or a `.cimatrix` file. */
   readonly imatrix?: SourceInput | undefined;
+  /** Prepares the model for LoRA adapters that are loaded later; `loraAdapters` and `loraRuntimeConfig` do so as well. */
+  readonly lora?: boolean | undefined;
+  /** Adapters to load with the model. */
+  readonly loraAdapters?: readonly LoraAdapterSpec[] | undefined;
+  readonly loraRuntimeConfig?: LoraRuntimeConfig | undefined;
 
   readonly maxNumSeqs?: number | undefined;
   /** Rows of one step: longer prompts run in pieces. */
@@ -173,6 +179,9 @@ const KNOWN: ReadonlySet<string> = new Set<keyof LoadOptions>([
   'topology',
   'topologyFromPath',
   'imatrix',
+  'lora',
+  'loraAdapters',
+  'loraRuntimeConfig',
   'maxNumSeqs',
   'maxBatchTokens',
   'maxModelLen',
@@ -204,6 +213,11 @@ export function checkLoadOptions(options: LoadOptions): void {
   oneOf('device', options.device, ['auto', 'cpu', 'webgpu', 'reference']);
   oneOf('dtype', options.dtype, ['auto', 'f32']);
   oneOf('simd', options.simd, ['auto', 'relaxed', 'simd', 'off']);
+  oneOf('lora', options.lora, [true, false]);
+  checkAdapterSpecs(options.loraAdapters);
+  for (const key of ['maxAdapters', 'maxRank', 'maxBytes'] as const) {
+    count(`loraRuntimeConfig.${key}`, options.loraRuntimeConfig?.[key], 1, Number.MAX_SAFE_INTEGER);
+  }
   count('threads', options.threads, 1, 1024);
   count('maxNumSeqs', options.maxNumSeqs, 1, 4096);
   count('maxBatchTokens', options.maxBatchTokens, 1, 65536);

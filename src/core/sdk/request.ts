@@ -1,10 +1,10 @@
 /** Requests as plain objects: the canonical form that every builder produces. */
-import type { LogitsProcessor, SamplingParams } from '../engine/types.ts';
+import type { AdapterSelection, LogitsProcessor, SamplingParams } from '../engine/types.ts';
 import type { ChatMessage, InputFile, MultimodalMessages, TextMessages } from './messages.ts';
 import type { ReasoningEffort } from './reasoning.ts';
 import type { RequestBuilder } from './requestBuilder.ts';
 
-export type { DryParams, LogitsProcessor, SamplingParams, TokenContext } from '../engine/types.ts';
+export type { AdapterSelection, DryParams, LogitsProcessor, SamplingParams, TokenContext } from '../engine/types.ts';
 
 /** A JSON schema, as an object. */
 export type JsonSchema = { readonly [key: string]: unknown };
@@ -38,9 +38,6 @@ export type Constraint =
   | { readonly kind: 'jsonSchema'; readonly schema: JsonSchema }
   | { readonly kind: 'llguidance'; readonly grammar: unknown }
   | { readonly kind: 'none' };
-
-/** A LoRA adapter: by alias, or one exact generation of it. */
-export type AdapterSelection = string | { readonly generation: string };
 
 export interface WebSearchOptions {
   readonly searchContextSize?: 'low' | 'medium' | 'high';

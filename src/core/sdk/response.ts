@@ -48,6 +48,8 @@ export interface ResponseHead {
   readonly created: number;
   readonly model: string;
   readonly systemFingerprint: 'local';
+  /** Of the adapter that the request ran with. */
+  readonly adapterGeneration?: string;
 }
 
 export interface ChatCompletionResponse extends ResponseHead {
@@ -121,6 +123,11 @@ export function responseHead(prefix: 'chatcmpl' | 'cmpl', model: string): Respon
     model,
     systemFingerprint: 'local',
   };
+}
+
+/** The head of answers that an adapter took part in. */
+export function withGeneration(head: ResponseHead, adapterGeneration: string | undefined): ResponseHead {
+  return adapterGeneration === undefined ? head : { ...head, adapterGeneration };
 }
 
 /** A random UUID; `crypto.randomUUID` is missing in pages without TLS. */

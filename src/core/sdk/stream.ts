@@ -38,7 +38,7 @@ export interface StreamParts<Chunk, Final> {
   readonly choices: number;
   /** A chunk for every token, also while no text is certain: without a tokenizer, or with log-probabilities. */
   readonly everyToken: boolean;
-  chunk(piece: Piece): Chunk;
+  chunk(piece: Piece, generation: string | undefined): Chunk;
   final(result: GenerationResult): Final;
   text(final: Final): string;
   /** Rewrites an error of the engine. */
@@ -91,7 +91,7 @@ export class EventStream<Chunk, Final> implements ResponseStream<Chunk, Final> {
           return { done: true, value: undefined };
         }
         const piece = this.#take(value);
-        if (piece) return { done: false, value: this.#parts.chunk(piece) };
+        if (piece) return { done: false, value: this.#parts.chunk(piece, events.adapterGeneration) };
       }
     } catch (error) {
       this.#ended = true;
@@ -125,7 +125,9 @@ export class EventStream<Chunk, Final> implements ResponseStream<Chunk, Final> {
     }
     if (!this.#usage)
       throw new ChannelError('stream: the answer was left before its end; read it to the end for the whole');
+    const generation = (await this.#events)?.adapterGeneration;
     return this.#parts.final({
+      ...(generation === undefined ? {} : { adapterGeneration: generation }),
       usage: this.#usage,
       choices: this.#collected.map((c, index) => ({
         index,

@@ -77,7 +77,7 @@ export function normalChat(input: RequestLike): NormalChat {
 /** Checks the options of a completion; the same rules as for chats. */
 export function normalCompletion(params: CompletionParams): CompletionParams & { readonly sampling: SamplingParams } {
   if (typeof params !== 'object' || params === null) refuse(`completion: expected options, got ${show(params)}`);
-  refuseConstraintAndAdapter(params);
+  checkConstraintAndAdapter(params);
   common(params);
   flag('echo', params.echo);
   if (params.suffix !== undefined && typeof params.suffix !== 'string') {
@@ -157,7 +157,7 @@ function textOf(part: ContentPart | undefined, at: string): string {
 // Features
 
 function refuseAbsentFeatures(r: ChatRequest): void {
-  refuseConstraintAndAdapter(r);
+  checkConstraintAndAdapter(r);
   if (r.tools !== undefined && !Array.isArray(r.tools)) refuse(`tools: expected an array, got ${show(r.tools)}`);
   const agentic =
     r.webSearch !== undefined ||
@@ -183,11 +183,15 @@ function refuseAbsentFeatures(r: ChatRequest): void {
     absent('maxToolRounds', 'tool rounds', drop('maxToolRounds'));
 }
 
-function refuseConstraintAndAdapter(r: Pick<ChatRequest, 'constraint' | 'adapter'>): void {
+function checkConstraintAndAdapter(r: Pick<ChatRequest, 'constraint' | 'adapter'>): void {
   if (r.constraint !== undefined && r.constraint.kind !== 'none') {
     absent('constraint', `${r.constraint.kind} constraint`, 'remove `constraint` from the request');
   }
-  if (r.adapter !== undefined) absent('adapter', 'LoRA adapter', 'remove `adapter` from the request');
+  if (r.adapter === undefined || (typeof r.adapter === 'string' && r.adapter.trim() !== '')) return;
+  const generation: unknown = (r.adapter as { readonly generation?: unknown } | null)?.generation;
+  if (typeof generation !== 'string' || !/^[0-9a-f]{64}$/i.test(generation)) {
+    refuse(`adapter: expected a name, or { generation } of 64 hexadecimal digits, got ${show(r.adapter)}`);
+  }
 }
 
 // ---------------------------------------------------------------------------------------------------------------- //

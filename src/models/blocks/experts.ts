@@ -69,6 +69,7 @@ function matrices(w: Weights, e: ExpertsSpec): Matrices {
   const { hidden, intermediate, experts } = e;
   const inRows = 2 * experts * intermediate;
   const outRows = experts * hidden;
+  const stack = { count: experts, path: w.path };
   const each = <T>(make: (expert: number) => T) => Array.from({ length: experts }, (_, i) => make(i));
   const part = (name: string, rows: number, width: number): SourceTensor => {
     checkShape(w, name, rows, width);
@@ -79,8 +80,16 @@ function matrices(w: Weights, e: ExpertsSpec): Matrices {
     output: readonly SourceTensor[],
     more?: Partial<Matrices>,
   ): Matrices => ({
-    input: w.matrixOf(input, [inRows, hidden], `${w.path}gate_up_proj`),
-    output: w.matrixOf(output, [outRows, intermediate], `${w.path}down_proj`),
+    input: w.matrixOf(input, [inRows, hidden], `${w.path}gate_up_proj`, {
+      ...stack,
+      role: 'input',
+      interleaved: more?.gate?.interleaved === true,
+    }),
+    output: w.matrixOf(output, [outRows, intermediate], `${w.path}down_proj`, {
+      ...stack,
+      role: 'output',
+      interleaved: false,
+    }),
     inputBias: [],
     outputBias: undefined,
     gate: { ...e.glu, interleaved: false },
