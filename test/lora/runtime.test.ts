@@ -72,10 +72,12 @@ describe('names and generations', () => {
   });
 
   it('keeps a generation for the requests that began with it', async () => {
-    const model = await load();
+    const model = await load({ device: 'cpu', pagedAttn: { blockSize: 32 } });
     const { generation } = await model.loadLoraAdapter('a', plain);
-    const whole = await model.complete(ids, { sampling: GREEDY, adapter: 'a' });
-    const stream = model.streamComplete(ids, { sampling: GREEDY, adapter: 'a' });
+    // More than a reader who does not read is given: the request surely waits.
+    const sampling = { ...GREEDY, maxLen: 1100 };
+    const whole = await model.complete(ids, { sampling, adapter: 'a' });
+    const stream = model.streamComplete(ids, { sampling, adapter: 'a' });
     await stream.next();
     await model.loadLoraAdapter('a', some, { policy: 'upsert' });
     expect(model.loraAdapterStatus()).toMatchObject({ residentGenerations: 2, retiredGenerations: 1 });

@@ -34,6 +34,8 @@ describe('model builders', () => {
     ['withDraftModel', ['d.gguf'], { draftModel: 'd.gguf' }],
     ['withSpeculation', [{ lookup: true }], { speculation: { lookup: true } }],
     ['withMtp', [], { mtp: {} }],
+    ['withLora', [{ maxRank: 8 }], { lora: true, loraRuntimeConfig: { maxRank: 8 } }],
+    ['withLoraAdapters', [[{ alias: 'a', source: 'b' }]], { loraAdapters: [{ alias: 'a', source: 'b' }] }],
     ['withSeed', [7], { seed: 7 }],
     ['withLogging', ['debug'], { logging: 'debug' }],
     ['withThroughputLogging', [], { throughputLogging: true }],

@@ -375,7 +375,10 @@ export class Engine {
       for (const run of this.#canceled) this.#endCanceled(run);
       if (plan === undefined) {
         if (this.#disposed) return this.#rest();
-        await this.#runPauses();
+        if (this.#pauses.size > 0) {
+          await this.#runPauses();
+          continue;
+        }
         const task = this.#scheduler.takeTask();
         if (task !== undefined) {
           await this.#runTask(task);
@@ -390,7 +393,11 @@ export class Engine {
           }
         }
         plan = this.#scheduler.schedule();
-        if (plan.count === 0) return this.#rest();
+        if (plan.count === 0) {
+          if (this.#pauses.size === 0) return this.#rest();
+          plan = undefined;
+          continue;
+        }
         this.#begin(plan);
         result = this.#forward(plan, false);
       }
