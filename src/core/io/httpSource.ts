@@ -4,6 +4,7 @@ import type { HttpOptions, OpenResponse } from './http.ts';
 import { checkStatus, contentRange, retrying, send, shown, streamRange, strongEtag } from './http.ts';
 import { bytesSource } from './memory.ts';
 import { checkRange } from './range.ts';
+import { readAhead } from './readAhead.ts';
 import type { ByteSource } from './source.ts';
 
 /** The first request asks for this much, so that small files and most headers come with it. */
@@ -14,6 +15,8 @@ const MAX_WHOLE_BYTES = 2 ** 29;
 export interface HttpSourceOptions extends HttpOptions {
   /** Bytes that a server without range support may send; larger resources are refused. Default 512 MiB. */
   readonly maxWholeBytes?: number | undefined;
+  /** Asks for more than each read wants, and before it is wanted. For a file that is read in order. */
+  readonly readAhead?: boolean | undefined;
 }
 
 /**
@@ -49,7 +52,8 @@ async function openResponse(url: string, response: OpenResponse, options: HttpSo
     at += part.length;
   }
   if (at < head.length) throw new Error(`expected ${head.length} bytes, the connection ended after ${at}`);
-  return rangedSource(url, range.total, head, strongEtag(response), options);
+  const source = rangedSource(url, range.total, head, strongEtag(response), options);
+  return options.readAhead ? readAhead(source) : source;
 }
 
 function rangedSource(

@@ -108,7 +108,7 @@ function remoteRepo(repo: RepoAt, http: HttpOptions): ModelFolder {
     location: repo.id,
     files: [...repo.files.keys()],
     async prepare() {},
-    open: (name) => explained(repo, openHttp(repo.urlOf(fileOf(repo, name).path), http)),
+    open: (name) => explained(repo, openHttp(repo.urlOf(fileOf(repo, name).path), { ...http, readAhead: true })),
   };
 }
 

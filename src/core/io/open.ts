@@ -24,7 +24,7 @@ export async function openSource(input: SourceInput, options: OpenOptions = {}):
 }
 
 async function openLocation(location: string, options: OpenOptions): Promise<ByteSource> {
-  if (isHttpUrl(location)) return openHttp(location, options);
+  if (isHttpUrl(location)) return openHttp(location, { readAhead: true, ...options });
   const { platform } = options;
   if (platform === undefined) {
     throw new UnsupportedError(`${location}: no platform was given to open paths with; pass bytes, a Blob or a URL`, {
