@@ -27,6 +27,9 @@ export interface Suite {
 /** Six times the noise of float32, a quarter of the smallest mistake worth catching. */
 export const EXACT = 2e-4;
 
+/** Configurations as newer and as older versions of the reference implementation write them. */
+export const BOTH_FORMS: readonly string[] = ['config.json', 'config.legacy.json'];
+
 export function oracleSuite({ name: title, blockSize, tolerance, forms }: Suite, create: () => Promise<Backend>): void {
   describe(title, () => {
     let backend: Backend;
