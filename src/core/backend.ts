@@ -443,7 +443,7 @@ export interface Backend {
 export interface BackendOptions {
   readonly threads?: number | 'auto' | undefined;
   readonly simd?: 'auto' | 'relaxed' | 'simd' | 'off' | undefined;
-  /** Same floats in every engine: no fused multiply-add. */
+  /** Same floats in every engine: no fused multiply-add, and on GPUs no activations rounded to 8 bits. */
   readonly strict?: boolean | undefined;
   /** Part of the name of the GPU adapter to take; `software` for one that computes on the processor. */
   readonly adapter?: string | undefined;

@@ -25,7 +25,8 @@ export class WebGpuBackend implements Backend {
   readonly #loadWeight: (raw: RawWeight) => Promise<WeightData>;
   #persistent = 0;
 
-  constructor(gpu: GpuDevice, info: BackendInfo) {
+  /** `int8`: block formats multiply many rows as 8-bit integers, which needs `facts.dot8`. */
+  constructor(gpu: GpuDevice, info: BackendInfo, int8 = false) {
     this.gpu = gpu;
     this.info = info;
     this.#recorder = new Recorder(gpu);
@@ -38,6 +39,7 @@ export class WebGpuBackend implements Backend {
     const host: OpHost = {
       gpu,
       recorder: this.#recorder,
+      int8,
       scratch: (rows, width) => this.#arena.rows(rows, width),
       integers: (count) => this.#arena.take([count], 'i32'),
       create: (bytes, label) => this.#create(bytes, label),

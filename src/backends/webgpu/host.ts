@@ -8,6 +8,8 @@ import type { GpuStorage } from './storage.ts';
 export interface OpHost {
   readonly gpu: GpuDevice;
   readonly recorder: Recorder;
+  /** Whether many rows of `x` are multiplied with block formats as 8-bit integers. */
+  readonly int8: boolean;
   /** Scratch memory `[rows, width]` in f32 that lives until the scope ends (outside of scopes, until the step ends). */
   scratch(rows: number, width: number): Tensor;
   /** The same for `count` integers. */

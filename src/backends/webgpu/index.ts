@@ -15,6 +15,11 @@ export interface WebGpuOptions extends BackendOptions {
   readonly gpu: GPU | undefined;
   /** Refuses adapters that only play a GPU on the processor. */
   readonly hardwareOnly?: boolean | undefined;
+  /**
+   * Multiplies many rows with block formats as 8-bit integers where the adapter can: by default on hardware (software
+   * gains nothing), and never with `strict`.
+   */
+  readonly int8?: boolean | undefined;
 }
 
 /**
@@ -22,7 +27,7 @@ export interface WebGpuOptions extends BackendOptions {
  * @throws UnsupportedError where there is none, or none of that name.
  */
 export async function createWebGpuBackend(options: WebGpuOptions): Promise<WebGpuBackend> {
-  const { gpu, adapter: wanted, hardwareOnly, why } = options;
+  const { gpu, adapter: wanted, hardwareOnly, strict = false, int8, why } = options;
   const refuse = (why: string): never => {
     throw new UnsupportedError(`webgpu: ${why}; use the cpu back-end`, { feature: 'webgpu' });
   };
@@ -36,13 +41,11 @@ export async function createWebGpuBackend(options: WebGpuOptions): Promise<WebGp
   const device = await openDevice(adapter, gpu.wgslLanguageFeatures ?? new Set());
   const { facts } = device;
   const features = [facts.f16 && 'f16', facts.subgroups && 'subgroups', facts.dot8 && 'dot8'].filter(Boolean);
-  const kind = `${software ? 'software adapter' : 'adapter'} with ${features.join(', ') || 'core features only'}`;
-  return new WebGpuBackend(device, {
-    name: 'webgpu',
-    threads: 1,
-    simd: facts.name,
-    reason: why === undefined ? kind : `${why}; ${kind}`,
-  });
+  const integers = facts.dot8 && !strict && (int8 ?? !software);
+  const products = integers ? '; prompts multiply block formats as 8-bit integers' : '';
+  const kind = `${software ? 'software adapter' : 'adapter'} with ${features.join(', ') || 'core features only'}${products}`;
+  const reason = why === undefined ? kind : `${why}; ${kind}`;
+  return new WebGpuBackend(device, { name: 'webgpu', threads: 1, simd: facts.name, reason }, integers);
 }
 
 async function pickAdapter(gpu: GPU, wanted: string | undefined): Promise<GPUAdapter | undefined> {

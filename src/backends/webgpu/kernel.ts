@@ -32,6 +32,8 @@ export interface KernelSource {
   readonly declarations?: string;
   readonly body: string;
   readonly extensions?: readonly ('f16' | 'subgroups')[];
+  /** Features of the language that it needs. */
+  readonly language?: readonly 'packed_4x8_integer_dot_product'[];
 }
 
 /** Most words of numbers, those for the places of operands included. */
@@ -148,6 +150,7 @@ function codeOf(source: KernelSource, hosts: readonly number[], bound: readonly 
   ];
   const lines = [
     ...(source.extensions ?? []).map((extension) => `enable ${extension};`),
+    ...(source.language ?? []).map((feature) => `requires ${feature};`),
     `struct Numbers { ${numbers.join(', ')} }`,
     '@group(0) @binding(0) var<uniform> p: Numbers;',
   ];

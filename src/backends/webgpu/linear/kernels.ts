@@ -1,10 +1,13 @@
 /** The kernels of one format. All are made of the format's `decode` and of a body that knows nothing about formats. */
+import type { DeviceFacts } from '../device.ts';
 import { lazy, type OpHost } from '../host.ts';
 import type { Kernel, KernelSource } from '../kernel.ts';
 import { LANES } from '../wgsl.ts';
+import { CODES, type Codes } from './codes.ts';
 import { type Format, HELPERS } from './format.ts';
 import { SLAB } from './repack.ts';
-import { TILE, TILE_MEMORY, type TileShape, tileBody, tileShape } from './tile.ts';
+import { TILE, TILE_MEMORY, type TileParts, tileBody, tileShape } from './tile.ts';
+import { TILE8_MEMORY, TILE8_SHAPE, tile8Body, VECTORS8 } from './tile8.ts';
 
 /** Bits of the number `flags`. */
 export const WITH_BIAS = 1;
@@ -27,6 +30,8 @@ export interface FormatKernels {
   /** By the rows that they take at a time, fewest first. */
   readonly few: readonly FewKernel[];
   readonly tile: () => Kernel;
+  /** Whether tiles take rows quantized to 8 bits, see `quantize.ts`. */
+  readonly int8: boolean;
   readonly gather: () => Kernel;
   /** One chosen expert at a time. */
   readonly expert: () => Kernel;
@@ -36,15 +41,16 @@ export interface FormatKernels {
 
 export function formatKernels(host: OpHost, format: Format): FormatKernels {
   const { facts } = host.gpu;
-  const shape = tileShape(facts);
+  const codes = host.int8 ? CODES.get(format.key ?? format.name) : undefined;
   // Software adapters compile the longest one for seconds.
   const few = facts.software ? FEW.slice(0, 2) : FEW;
   return {
     few: few.map(({ rows, slices }) => ({ rows, kernel: lazy(host, () => fewSource(format, rows, slices, false)) })),
-    tile: lazy(host, () => tileSource(format, shape, false)),
+    tile: lazy(host, () => tileSource(format, facts, codes, false)),
+    int8: codes !== undefined,
     gather: lazy(host, () => gatherSource(format)),
     expert: lazy(host, () => fewSource(format, 1, FEW[0].slices, true)),
-    expertTile: lazy(host, () => tileSource(format, shape, true)),
+    expertTile: lazy(host, () => tileSource(format, facts, codes, true)),
   };
 }
 
@@ -179,8 +185,31 @@ fn put_row(row: u32, column: u32, v: vec4<f32>, lowest: u32, count: u32) {
 }
 `;
 
+/** What tiles of floats and of 8-bit codes differ in. */
+function tileKind(facts: DeviceFacts, codes: Codes | undefined) {
+  if (codes === undefined) {
+    const shape = tileShape(facts);
+    const load = Array.from({ length: 8 }, (_, q) => `ws[${TILE * q}u + li] = w[${q}];`);
+    return {
+      shape,
+      vectors: 8,
+      declarations: TILE_MEMORY,
+      loadColumn: `let w = decode(at, u); ${load.join(' ')}`,
+      body: (parts: TileParts) => tileBody(shape, parts),
+    };
+  }
+  return {
+    shape: TILE8_SHAPE,
+    vectors: VECTORS8,
+    declarations: `${codes.packed}${TILE8_MEMORY}`,
+    loadColumn: `let w = packed(at, u); ws[li] = w[0]; ws[${TILE}u + li] = w[1]; ss[li] = scales(at, u);`,
+    body: (parts: TileParts) => tile8Body(codes, parts),
+  };
+}
+
 /** Many rows. `experts`: the rows of one tile are those that `plan` lists for the tile's expert. */
-function tileSource(format: Format, shape: TileShape, experts: boolean): KernelSource {
+function tileSource(format: Format, facts: DeviceFacts, codes: Codes | undefined, experts: boolean): KernelSource {
+  const { shape, vectors, declarations, loadColumn, body } = tileKind(facts, codes);
   const before = experts
     ? `let tile = min(${GROUP_OF_ROWS}, p.tiles) * 3u;
 let base = i32(plan(tile) * p.width) - i32(p.first);
@@ -196,8 +225,8 @@ let at = place(u32(clamp(base + i32(f0 + li), 0, i32(p.rows) - 1)));`
 let f0 = wid.y * 64u;
 let at = place(min(f0 + li, p.rows - 1u));`;
   return {
-    label: `${experts ? 'expert tile' : 'tile'} ${format.name}`,
-    reads: [['x', 'vec4<f32>'], ...MATRIX_READS, experts ? ['plan', 'u32'] : ['bias', 'f32']],
+    label: `${experts ? 'expert tile' : 'tile'} ${format.name}${codes ? ' int8' : ''}`,
+    reads: [['x', codes ? 'vec4<u32>' : 'vec4<f32>'], ...MATRIX_READS, experts ? ['plan', 'u32'] : ['bias', 'f32']],
     writes: [['out', 'f32']],
     numbers: [
       ...MATRIX_NUMBERS,
@@ -211,19 +240,17 @@ let at = place(min(f0 + li, p.rows - 1u));`;
             ['flags', 'u32'],
           ] as const)),
     ],
+    ...(codes ? { language: ['packed_4x8_integer_dot_product'] as const } : {}),
     workgroup: [shape.lanes, 1, 1],
-    declarations: `${decoder(format)}${experts ? PUT_EXPERT : PUT}${putRow(shape.apart)}${TILE_MEMORY}`,
+    declarations: `${decoder(format)}${experts ? PUT_EXPERT : PUT}${putRow(shape.apart)}${declarations}`,
     body: `${before}
 ${fillTable(format, shape.lanes)}
-${tileBody(shape, {
+${body({
   steps: experts ? 'select(0u, p.units, count > 0u)' : 'p.units',
-  loadColumns: `if (li < ${TILE}u) {
-    let w = decode(at, u);
-    ${Array.from({ length: 8 }, (_, q) => `ws[${TILE * q}u + li] = w[${q}];`).join(' ')}
-  }`,
+  loadColumns: `if (li < ${TILE}u) { ${loadColumn} }`,
   row: experts
-    ? 'x((plan(order + min(r, count - 1u)) / p.per_row * p.units + u) * 8u + q)'
-    : 'x((min(m0 + r, p.m - 1u) * p.units + u) * 8u + q)',
+    ? `x((plan(order + min(r, count - 1u)) / p.per_row * p.units + u) * ${vectors}u + q)`
+    : `x((min(m0 + r, p.m - 1u) * p.units + u) * ${vectors}u + q)`,
   store: experts
     ? 'if (r < count) { put_row(plan(order + r), f0 + c, v, u32(lowest), u32(here)); }'
     : 'if (m0 + r < p.m) { put_row(m0 + r, p.first + f0 + c, v, p.first, p.rows); }',

@@ -69,6 +69,7 @@ for (var i = li; i < p.pairs; i += ${SORT_LANES}u) {
 export function expertOps(
   host: OpHost,
   prepared: (x: Tensor, w: GpuWeight, out: Tensor) => Tensor,
+  quantized: (x: Tensor, w: GpuWeight) => Tensor,
 ): Required<Pick<OptionalOps, 'linearExperts'>> {
   const { recorder } = host;
   const sorts = kernels(host, sortSource);
@@ -78,11 +79,11 @@ export function expertOps(
       const features = weight.shape[0] / expertCount;
       const pairs = experts.size;
       const perRow = pairs / x.rowCount;
-      const from = prepared(x, w, out);
       const capacity = Math.max(64, 2 ** Math.ceil(Math.log2(expertCount)));
       if (pairs < ROWS_PER_EXPERT * expertCount || 4 * capacity > host.gpu.facts.sharedBytes) {
+        const source = prepared(x, w, out);
         for (const piece of w.pieces) {
-          recorder.start(piece.kernels.expert()).bind(from);
+          recorder.start(piece.kernels.expert()).bind(source);
           bindMatrix(recorder, piece).bind(experts).bind(out);
           putMatrix(recorder, w, piece, features).u(pairs).u(perRow);
           dispatchParts(host, Math.ceil(features / SLAB), pairs);
@@ -93,8 +94,11 @@ export function expertOps(
       const tiles = Math.floor(pairs / TILE) + Math.min(expertCount, pairs);
       const plan = host.scratch(1, 3 * (tiles + 1) + pairs);
       recorder.start(sorts(capacity)).bind(experts).bind(plan).u(pairs).u(expertCount).u(tiles).dispatch(1);
+      let floats: Tensor | undefined;
+      let codes: Tensor | undefined;
       for (const piece of w.pieces) {
-        recorder.start(piece.kernels.expertTile()).bind(from);
+        const source = piece.kernels.int8 ? (codes ??= quantized(x, w)) : (floats ??= prepared(x, w, out));
+        recorder.start(piece.kernels.expertTile()).bind(source);
         bindMatrix(recorder, piece).bind(plan).bind(out);
         putMatrix(recorder, w, piece, features).u(tiles).u(perRow);
         dispatchParts(host, Math.ceil(features / TILE), tiles);

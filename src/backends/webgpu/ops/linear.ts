@@ -4,6 +4,7 @@ import type { Weight } from '../../../core/weight.ts';
 import type { OpHost } from '../host.ts';
 import { ACCUMULATE, type FewKernel, type FormatKernels, WITH_BIAS } from '../linear/kernels.ts';
 import { WeightLoader } from '../linear/load.ts';
+import { quantizedRows } from '../linear/quantize.ts';
 import { activations, bindMatrix, dispatchParts, putMatrix } from '../linear/record.ts';
 import { SLAB } from '../linear/repack.ts';
 import { TILE } from '../linear/tile.ts';
@@ -25,17 +26,21 @@ export function linearOps(host: OpHost): {
   const { recorder } = host;
   const loader = new WeightLoader(host);
   const prepared = activations(host);
+  const quantized = quantizedRows(host);
   return {
     ops: {
       linear(out, x, weight, options) {
         const w = dataOf(weight);
         const rows = x.rowCount;
-        const from = prepared(x, w, out);
         const tiled = rows > FEW_ROWS;
         const flags = (options.bias ? WITH_BIAS : 0) | (options.accumulate ? ACCUMULATE : 0);
+        let floats: Tensor | undefined;
+        let codes: Tensor | undefined;
         for (const piece of w.pieces) {
           const few = fewOf(piece.kernels, rows);
-          recorder.start(tiled ? piece.kernels.tile() : few.kernel()).bind(from);
+          const integers = tiled && piece.kernels.int8;
+          const source = integers ? (codes ??= quantized(x, w)) : (floats ??= prepared(x, w, out));
+          recorder.start(tiled ? piece.kernels.tile() : few.kernel()).bind(source);
           bindMatrix(recorder, piece);
           if (options.bias) recorder.bind(options.bias);
           else recorder.bindStorage(piece.storage);
@@ -48,7 +53,7 @@ export function linearOps(host: OpHost): {
         }
       },
       ...matmulOps(host),
-      ...expertOps(host, prepared),
+      ...expertOps(host, prepared, quantized),
     },
     loadWeight: (raw) => loader.load(raw),
     gatherWeight(out, table, ids) {
