@@ -108,10 +108,18 @@ export class LoadedModel {
     this.runner = runner;
   }
 
-  /** Expands all weights to f32, so that every back-end computes exactly. The back-end stays the caller's. */
-  static async load(backend: Backend, blockSize: number, opened: Opened): Promise<LoadedModel> {
+  /**
+   * Expands all weights to f32, so that every back-end computes exactly; with `auto` they stay as they are stored. The
+   * back-end stays the caller's.
+   */
+  static async load(
+    backend: Backend,
+    blockSize: number,
+    opened: Opened,
+    dtype: 'f32' | 'auto' = 'f32',
+  ): Promise<LoadedModel> {
     const arch = await archOf(opened.config);
-    const weights = Weights.open({ backend, source: opened.source, codec, dtype: 'f32' });
+    const weights = Weights.open({ backend, source: opened.source, codec, dtype });
     const decoder = buildDecoder(arch, weights, arch.config(opened.config));
     await weights.load();
     const sizes = {

@@ -2,7 +2,7 @@
 import { afterAll, describe, expect, it, vi } from 'vitest';
 import { createWebGpuBackend, type WebGpuBackend } from '../../src/backends/webgpu/index.ts';
 import { CODES } from '../../src/backends/webgpu/linear/codes.ts';
-import { storageType } from '../../src/core/dtype.ts';
+import { type StorageTypeName, storageType } from '../../src/core/dtype.ts';
 import { messageOf } from '../../src/core/errors.ts';
 import * as ops from '../../src/core/ops.ts';
 import type { Weight } from '../../src/core/weight.ts';
@@ -49,7 +49,7 @@ suite('products of 8-bit integers', () => {
     await gpu.dispose();
   });
 
-  for (const type of CODES.keys()) {
+  for (const type of CODES.keys() as Iterable<StorageTypeName>) {
     it(type, async () => {
       const { blockSize } = storageType(type);
       for (const [blocks, features, counts] of [
@@ -67,7 +67,6 @@ suite('products of 8-bit integers', () => {
           const error = nmse(got, product(x, [m], columns));
           expect(error, `${rows} rows`).toBeLessThan(BOUND);
           expect(error, `${rows} rows`).toBeGreaterThan(FLOATS);
-          if (process.env['SHOW']) console.log(type, rows, columns, error);
           source.dispose();
         }
         w.dispose();
@@ -185,17 +184,19 @@ suite('products of 8-bit integers', () => {
     expect(plain.said).toBe(!plain.software);
   });
 
+  // Random weights spread the rounding: one product is off by 0.5 %, the logits by 1.4 to 2.1 %.
   for (const name of ['gguf_llama_q8_0', 'gguf_llama_q4_k_m', 'gguf_qwen3moe_q8_0']) {
     it(`logits of ${name}`, async () => {
       const folder = new URL(`${name}/`, fixtures);
       const prompts = await readPrompts(folder);
-      const model = await LoadedModel.load(gpu, 16, await openModel(folder, 'metadata'));
-      for (const p of prompts) {
-        const got = await model.prefill(p.ids);
-        const error = Math.sqrt(nmse(got, p.logits));
-        if (process.env['SHOW']) console.log(name, p.ids.length, error);
-        expect(error).toBeLessThan(0.02);
-      }
+      const model = await LoadedModel.load(gpu, 16, await openModel(folder, 'metadata'), 'auto');
+      // Both prompts in one step, so that all rows go through tiles.
+      const parts = prompts.map((p) => ({ track: model.track(p.ids), count: p.ids.length }));
+      const got = await model.step(parts);
+      const want = prompts.flatMap((p) => [...p.logits]);
+      const error = Math.sqrt(nmse(got, Float32Array.from(want)));
+      expect(error).toBeLessThan(0.025);
+      expect(error).toBeGreaterThan(1e-4);
       model.dispose();
     });
   }

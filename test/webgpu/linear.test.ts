@@ -2,16 +2,14 @@
 import { afterAll, describe, expect, it, vi } from 'vitest';
 import { type DeviceFacts, GpuDevice } from '../../src/backends/webgpu/device.ts';
 import { WebGpuBackend } from '../../src/backends/webgpu/index.ts';
-import type { RawSection } from '../../src/core/backend.ts';
-import { rowBytes, STORAGE_TYPES, type StorageTypeName, storageType } from '../../src/core/dtype.ts';
+import { STORAGE_TYPES, storageType } from '../../src/core/dtype.ts';
 import { WeightError } from '../../src/core/errors.ts';
 import * as ops from '../../src/core/ops.ts';
 import type { Tensor } from '../../src/core/tensor.ts';
-import { Weight } from '../../src/core/weight.ts';
-import { dequantize, quantize, quantTypes } from '../../src/quant/index.ts';
+import type { Weight } from '../../src/core/weight.ts';
 import { nmse } from '../conformance/compare.ts';
 import { Random } from '../conformance/random.ts';
-import { fixture } from '../quant/fixture.ts';
+import { loadMatrices, type Matrix, matrix, product, resultOn, sectionOf } from './matrices.ts';
 import { openWebGpu } from './support.ts';
 
 const opened = await openWebGpu();
@@ -24,79 +22,8 @@ vi.setConfig({ testTimeout: 300_000 });
 
 const EXACT = 1e-11;
 
-interface Matrix {
-  readonly type: StorageTypeName;
-  readonly rows: number;
-  readonly columns: number;
-  readonly bytes: Uint8Array;
-  readonly values: Float32Array;
-}
-
-const dequantFixture = fixture('ggml_dequant.safetensors');
-
-/** Stored rows of a type: quantized random numbers, or for types that are only read, random bytes with tame scales. */
-function matrix(type: StorageTypeName, rows: number, columns: number, seed: number): Matrix {
-  const values = new Random(seed).normals(rows * columns, 1 / Math.sqrt(columns));
-  const { writable } = quantTypes.find((t) => t.name === type) ?? { writable: false };
-  const bytes = writable ? quantize(type, values, columns) : repeated(type, rows, columns);
-  return { type, rows, columns, bytes, values: dequantize(type, bytes, columns) };
-}
-
-/** Blocks of a file written elsewhere, over and over. */
-function repeated(type: StorageTypeName, rows: number, columns: number): Uint8Array {
-  const length = rows * (rowBytes(storageType(type), columns) as number);
-  const { blockBytes } = storageType(type);
-  const blocks = dequantFixture.bytes(`${type}.raw`);
-  const whole = blocks.length - (blocks.length % blockBytes);
-  return Uint8Array.from({ length }, (_, i) => blocks[i % whole] as number);
-}
-
-function sectionOf(m: Matrix): RawSection {
-  const stored = rowBytes(storageType(m.type), m.columns) as number;
-  return {
-    type: storageType(m.type),
-    rows: m.rows,
-    readRows: async (first, count, target) => {
-      expect(target.length).toBe(count * stored);
-      target.set(m.bytes.subarray(first * stored, (first + count) * stored));
-    },
-  };
-}
-
-async function load(parts: readonly Matrix[], backend = gpu): Promise<Weight> {
-  const rows = parts.reduce((n, m) => n + m.rows, 0);
-  const shape = [rows, (parts[0] as Matrix).columns] as const;
-  const raw = { name: 'test.weight', shape, sections: parts.map(sectionOf) };
-  return new Weight(raw.name, shape, await backend.loadWeight(raw));
-}
-
-/** `x Wᵀ` for rows of `x`, by row of the result. */
-function product(x: Float32Array, parts: readonly Matrix[], columns: number): Float32Array {
-  const features = parts.reduce((n, m) => n + m.rows, 0);
-  const rows = x.length / columns;
-  const out = new Float32Array(rows * features);
-  let first = 0;
-  for (const m of parts) {
-    for (let r = 0; r < rows; r++) {
-      for (let o = 0; o < m.rows; o++) {
-        let sum = 0;
-        for (let c = 0; c < columns; c++) sum += (x[r * columns + c] as number) * (m.values[o * columns + c] as number);
-        out[r * features + first + o] = sum;
-      }
-    }
-    first += m.rows;
-  }
-  return out;
-}
-
-/** Runs ops in a scope and reads one result. */
-async function result(run: () => Tensor, backend = gpu): Promise<Float32Array> {
-  let out: Tensor | undefined;
-  backend.scope(() => {
-    out = run();
-  });
-  return (await (out as Tensor).read()) as Float32Array;
-}
+const load = (parts: readonly Matrix[], backend = gpu): Promise<Weight> => loadMatrices(backend, parts);
+const result = (run: () => Tensor, backend = gpu): Promise<Float32Array> => resultOn(backend, run);
 
 /** The same device with other facts: what kernels and loading make of them. */
 function withFacts(facts: Partial<DeviceFacts>): WebGpuBackend {
