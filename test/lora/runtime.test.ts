@@ -237,6 +237,7 @@ describe('limits', () => {
       await expect(load(options as never)).rejects.toThrow(api.ConfigError);
     }
     await expect(load({ loraAdapters: [{ alias: 'a', source: '/no/such' }] })).rejects.toMatchObject(rejected('io'));
+    await expect(load({ speculation: { lookup: true } })).rejects.toThrow(api.ConfigError);
     const without = await load({ lora: false });
     await expect(without.loadLoraAdapter('a', plain)).rejects.toMatchObject(rejected('runtime_unavailable'));
     expect(() => without.listLoraAdapters()).toThrow(api.LoraAdapterError);
