@@ -1,8 +1,9 @@
 /**
  * What this project's users feel, as numbers: decoding, prefill, several sequences, loading, the tokenizer, kernels.
  *
- *     npm run bench:all -- [--only decode,prefill,batch,load,tokenizer,ops] [--model PATH] [--threads 1,2] [--reps 3]
- *                          [--contexts 128,4096] [--batches 4,8] [--device cpu] [--node PATH]… [--vs DIST]… [--formats Q4_1,…]
+ *     npm run bench:all -- [--only decode,prefill,batch,serving,load,tokenizer,ops] [--model PATH] [--threads 1,2] [--reps 3]
+ *                          [--contexts 128,4096] [--batches 4,8] [--requests 1,4,8,16,32]
+ *                          [--device cpu] [--node PATH]… [--vs DIST]… [--formats Q4_1,…]
  *                          [--json FILE]
  *
  * Every build runs in processes of its own; repetitions of all builds take turns (A B, B A, …), so that what the machine
@@ -28,7 +29,7 @@ import { type Traffic, trafficOf } from './traffic.ts';
 const root = dirname(fileURLToPath(import.meta.resolve('tramontane/package.json')));
 const here = dirname(fileURLToPath(import.meta.url));
 const BANDWIDTH = 'memory read';
-const GROUPS = ['decode', 'prefill', 'batch', 'load', 'tokenizer', 'ops'] as const;
+const GROUPS = ['decode', 'prefill', 'batch', 'serving', 'load', 'tokenizer', 'ops'] as const;
 type Group = (typeof GROUPS)[number];
 
 const { values: flags } = parseArgs({
@@ -39,6 +40,7 @@ const { values: flags } = parseArgs({
     reps: { type: 'string', default: '3' },
     contexts: { type: 'string', default: '128,4096' },
     batches: { type: 'string', default: '4,8' },
+    requests: { type: 'string', default: '1,4,8,16,32' },
     prompt: { type: 'string', default: '512' },
     tokens: { type: 'string', default: '64' },
     device: { type: 'string', default: 'cpu' },
@@ -135,6 +137,28 @@ function cases(traffic: Traffic, info: ModelInfo): readonly Case[] {
         ],
       }),
     );
+  const ratePoint = (benchmark: string, { units, wallMs, cpuMs, checksum }: Sample): Point => ({
+    ...{ benchmark, unit: 'tokens/s', value: (units / wallMs) * 1000, cpuMs: cpuMs / units, checksum },
+  });
+  const serving = list(flags.requests)
+    .map(Number)
+    .map(
+      (requests): Case => ({
+        group: 'serving',
+        warmUp: (s) => ask(s, 'serving', { requests, tokens: 2, repetition: -1 }),
+        run: async (s, repetition) => {
+          const sample = await ask(s, 'serving', { requests, tokens, repetition });
+          return [ratePoint(`${requests} requests of mixed lengths`, sample)];
+        },
+      }),
+    );
+  const repeated: Case = {
+    group: 'serving',
+    run: async (s, repetition) => {
+      const sample = await ask(s, 'repeated', { tokens: Number(flags.prompt), repetition });
+      return [ratePoint(`prefill, ${flags.prompt} tokens read before`, sample)];
+    },
+  };
   const tokenizer: Case | string = info.hasTokenizer
     ? {
         group: 'tokenizer',
@@ -148,7 +172,7 @@ function cases(traffic: Traffic, info: ModelInfo): readonly Case[] {
       }
     : 'tokenizer: the model has none';
   const load: Case = { group: 'load', run: async ({ build, input }) => loadPoints(build, input, traffic) };
-  const all = [...decode, prefill, ...batch, tokenizer, load];
+  const all = [...decode, prefill, ...batch, ...serving, repeated, tokenizer, load];
   for (const skipped of all) if (typeof skipped === 'string') console.error(`skipped: ${skipped}`);
   return all.filter((c) => typeof c !== 'string').filter((c) => only.includes(c.group));
 }

@@ -7,6 +7,7 @@ import { type BatchInput, batch } from './batch.bench.ts';
 import { serve } from './child.ts';
 import { type DecodeInput, decode } from './decode.bench.ts';
 import { type PrefillInput, prefill } from './prefill.bench.ts';
+import { type RepeatedInput, repeated, type ServingInput, serving } from './serving.bench.ts';
 import { type EncodeInput, encode } from './tokenizer.bench.ts';
 
 export interface SubjectInput {
@@ -34,5 +35,7 @@ serve({
   decode: (input: DecodeInput) => decode(loaded(), input),
   prefill: (input: PrefillInput) => prefill(loaded(), input),
   batch: (input: BatchInput) => batch(loaded(), input),
+  serving: (input: ServingInput) => serving(loaded(), input),
+  repeated: (input: RepeatedInput) => repeated(loaded(), input),
   encode: (input: EncodeInput) => encode(loaded(), input),
 });
