@@ -1,6 +1,7 @@
 /** Byte sources over memory: bytes that are there already, and `Blob`s. */
 import { FormatError, messageOf } from '../errors.ts';
 import { checkRange } from './range.ts';
+import { readAhead } from './readAhead.ts';
 import type { ByteSource } from './source.ts';
 
 /** A source over bytes in memory. `slice` gives views of them, not copies. */
@@ -24,7 +25,7 @@ export function bytesSource(data: Uint8Array | ArrayBufferLike, name = 'buffer')
   return source;
 }
 
-/** A source over a `Blob` or a `File`, read by range. */
+/** A source over a `Blob` or a `File`, read by range. In browsers each read asks another process. */
 export function blobSource(blob: Blob, name = (blob as { name?: string }).name ?? 'blob'): ByteSource {
   const source: ByteSource = {
     name,
@@ -47,5 +48,5 @@ export function blobSource(blob: Blob, name = (blob as { name?: string }).name ?
     },
     async close() {},
   };
-  return source;
+  return readAhead(source);
 }
