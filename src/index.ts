@@ -76,3 +76,4 @@ export { EMBEDDED_MODEL } from './embedded.ts';
 export { loadModel } from './load.ts';
 export { type SupportedArch, supported as supportedArchitectures } from './models/registry.ts';
 export { ISQ_TYPES, type IsqBits, type IsqType } from './quant/isq/types.ts';
+export { type QuantizeModelOptions, quantizeModel } from './quantize.ts';

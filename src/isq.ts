@@ -17,7 +17,7 @@ import { type IsqType, parseBits, parseIsq } from './quant/isq/types.ts';
 
 const MAX_TOPOLOGY_BYTES = 4 << 20;
 
-interface Settings {
+export interface IsqSettings {
   readonly type: IsqType | undefined;
   readonly expertsOnly: boolean;
   readonly topology: Topology | undefined;
@@ -25,7 +25,11 @@ interface Settings {
 }
 
 /** What the options ask for, with its files read; `undefined` when they ask for nothing. */
-async function isqSettings(options: LoadOptions, platform: Platform, config: unknown): Promise<Settings | undefined> {
+export async function isqSettings(
+  options: LoadOptions,
+  platform: Platform,
+  config: unknown,
+): Promise<IsqSettings | undefined> {
   const type = requestedType(options);
   const topology = await topologyFrom(options, platform);
   const expertsOnly = options.mixtureQexpertsIsq === true;
@@ -108,7 +112,7 @@ interface Surroundings {
 
 /** Quantization of one model: at load, and again while it serves. */
 export class InPlace {
-  readonly #settings: Settings;
+  readonly #settings: IsqSettings;
   readonly #threads: number;
   readonly #warn: (message: string) => void;
   readonly #started = performance.now();
@@ -118,7 +122,7 @@ export class InPlace {
   #report: QuantReport | undefined;
   #busy = false;
 
-  private constructor(settings: Settings, threads: number, warn: (message: string) => void) {
+  private constructor(settings: IsqSettings, threads: number, warn: (message: string) => void) {
     this.#settings = settings;
     this.#threads = threads;
     this.#warn = warn;

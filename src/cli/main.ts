@@ -4,6 +4,7 @@ import { names, real, whole, wholeList } from './args.ts';
 import type { BenchFlags } from './bench.ts';
 import { exitCodeOf, failureText } from './exit.ts';
 import type { RunFlags } from './flags.ts';
+import type { QuantizeFlags } from './quantize.ts';
 import { packageVersion } from './version.ts';
 
 const MAX_TOKENS = 2 ** 31;
@@ -75,6 +76,23 @@ export function program(): Command {
     .action(async (flags: BenchFlags) => {
       const { bench } = await import('./bench.ts');
       await bench(flags);
+    });
+
+  root
+    .command('quantize')
+    .description('write a model as a GGUF file of another type')
+    .option('-m, --model <model>', 'folder, .gguf file, hub id or URL; the embedded model when absent')
+    .option('-f, --file <names>', 'GGUF files of a folder or repository, separated by semicolons', names)
+    .option('--isq <type>', 'the type: Q4K, Q8_0, … or a number of bits')
+    .option('-o, --output <file>', 'the .gguf file to write')
+    .option('--imatrix <file>', 'importance of weights: an imatrix of llama.cpp, or a .cimatrix file')
+    .option('--topology <file>', 'types of single layers and weights')
+    .option('--experts-only', 'quantize routed experts only')
+    .option('--threads <n>', 'threads that pack weights', whole(1, 1024))
+    .option('-q, --quiet', 'no progress and no figures on stderr')
+    .action(async (flags: QuantizeFlags) => {
+      const { quantize } = await import('./quantize.ts');
+      await quantize(flags);
     });
 
   root

@@ -95,10 +95,10 @@ export function temporaryFolder(): string {
 }
 
 /** Writes a model and returns its folder. */
-export function writeModel(s: Spec, matrices = matricesOf(s)): string {
+export function writeModel(s: Spec, matrices = matricesOf(s), changes: object = {}): string {
   const folder = temporaryFolder();
   mkdirSync(folder, { recursive: true });
-  writeFileSync(join(folder, 'config.json'), JSON.stringify(configOf(s)));
+  writeFileSync(join(folder, 'config.json'), JSON.stringify({ ...configOf(s), ...changes }));
   const tensors = [...matrices].map(([name, { shape, data }]) => [name, { type: 'F32', shape, data }] as const);
   writeFileSync(join(folder, 'model.safetensors'), writeSafetensors(tensors));
   return folder;
