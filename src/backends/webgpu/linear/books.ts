@@ -1,7 +1,7 @@
 /** The formats whose codes name vectors of a code book, and base-3 digits. The book lies behind the rows of the piece. */
 import { iq1Book, iq2sBook, iq2xsBook, iq2xxsBook, iq3sBook, iq3xxsBook } from '../../../quant/books.ts';
 import { i32, u16 } from '../../../quant/format.ts';
-import { eachUnit, type Format, floats, half, halves, none, scales, supers, word } from './format.ts';
+import { eachUnit, type Format, floats, half, halves, none, QUADS, scales, supers, word } from './format.ts';
 import type { RowTarget } from './repack.ts';
 
 /** Four components to a word. */
@@ -11,7 +11,7 @@ const words = (book: () => Int8Array) => () => new Uint32Array(book().slice().bu
 const quad = (body: string) => `fn quad(at: vec2<u32>, u: u32, q: u32) -> vec2<u32> { ${body} }`;
 
 const looped = (body: string) => `var w: array<vec4<f32>, 8>;
-  for (var q = 0u; q < 8u; q++) { ${body} }
+  for (var q = 0u; q < ${QUADS}; q++) { ${body} }
   return w;`;
 
 /** Vectors with signs. A code of seven signs has an eighth that makes their number even. */

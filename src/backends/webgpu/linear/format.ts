@@ -48,6 +48,9 @@ export const word = (index: string) => `words(at.y + (${index}) * ${SLAB}u)`;
 export const half = (first: string, index: string) =>
   `half(${word(`${first} + ((${index}) >> 1u)`)} >> (16u * ((${index}) & 1u)))`;
 
+/** Bound of loops over the quads of a unit, which `kernels.ts` fills in. */
+export const QUADS = 'QUADS';
+
 /** Helpers of every format. A half may be subnormal, which shaders may flush elsewhere. */
 export const HELPERS = `
 fn half(w: u32) -> f32 {

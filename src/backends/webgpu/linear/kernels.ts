@@ -4,7 +4,7 @@ import { lazy, type OpHost } from '../host.ts';
 import type { Kernel, KernelSource } from '../kernel.ts';
 import { LANES } from '../wgsl.ts';
 import { CODES, type Codes } from './codes.ts';
-import { type Format, HELPERS } from './format.ts';
+import { type Format, HELPERS, QUADS } from './format.ts';
 import { SLAB } from './repack.ts';
 import { TILE, TILE_MEMORY, type TileParts, tileBody, tileShape } from './tile.ts';
 import { TILE8_MEMORY, TILE8_SHAPE, tile8Body, VECTORS8 } from './tile8.ts';
@@ -39,8 +39,11 @@ export interface FormatKernels {
   readonly expertTile: () => Kernel;
 }
 
-export function formatKernels(host: OpHost, format: Format): FormatKernels {
+export function formatKernels(host: OpHost, stored: Format): FormatKernels {
   const { facts } = host.gpu;
+  // Software adapters unroll loops whose bounds they know, and compile the result for minutes.
+  const decode = stored.decode.replaceAll(QUADS, facts.software ? 'min(8u, 8u * p.units)' : '8u');
+  const format = { ...stored, decode };
   const codes = host.int8 ? CODES.get(format.key ?? format.name) : undefined;
   // Software adapters compile the longest one for seconds.
   const few = facts.software ? FEW.slice(0, 2) : FEW;

@@ -3,10 +3,12 @@ import { f32ToBf16, rowBytes, type StorageTypeName, storageType } from '../../..
 import { WeightError } from '../../../core/errors.ts';
 import { dequantizeInto } from '../../../quant/index.ts';
 import { checkedHalves } from '../../finite.ts';
+import { GROUPED_BLOCKS } from '../../groupedBlocks.ts';
 import { arrange } from '../../sections.ts';
 import type { OpHost } from '../host.ts';
 import type { Format } from './format.ts';
 import { FORMATS } from './formats.ts';
+import { groupedFormat } from './grouped.ts';
 import { type FormatKernels, formatKernels } from './kernels.ts';
 import { RowTarget, SLAB, UNIT } from './repack.ts';
 import { GpuWeight, type Piece } from './weight.ts';
@@ -48,7 +50,7 @@ export class WeightLoader {
     const pieces: Piece[] = [];
     try {
       let first = 0;
-      for (const section of arrange(raw.sections, columns, Number.MAX_SAFE_INTEGER, 1)) {
+      for (const section of arrange(raw.sections, columns, Number.MAX_SAFE_INTEGER, SLAB)) {
         const stored = rowBytes(section.type, columns);
         if (stored === undefined) {
           const { blockSize, name } = section.type;
@@ -57,8 +59,9 @@ export class WeightLoader {
           );
         }
         const checked = checkedHalves(section, raw.name, first, columns);
-        const source = FORMATS.has(section.type.name) ? checked : expanded(checked, columns, stored);
-        const format = FORMATS.get(source.type.name) as Format;
+        const source = kept(checked, columns, stored);
+        const { grouping, name } = source.type;
+        const format = grouping ? groupedFormat(grouping, columns) : (FORMATS.get(name) as Format);
         for (const part of arrange([source], columns, this.#mostRows(format, units), 1)) {
           pieces.push(await this.#piece(raw.name, part, format, first, columns, units));
           first += part.rows;
@@ -114,7 +117,8 @@ export class WeightLoader {
   ): Promise<void> {
     const { queue } = this.#host.gpu.device;
     const stored = rowBytes(raw.type, columns) as number;
-    const padded = (units * UNIT * raw.type.blockBytes) / raw.type.blockSize;
+    // The formats of grouped rows see to it themselves.
+    const padded = raw.type.grouping ? stored : (units * UNIT * raw.type.blockBytes) / raw.type.blockSize;
     const vectorWords = format.vectors(units) * 4 * SLAB;
     const singleWords = format.singles(units) * SLAB;
     const most = Math.min(Math.max(1, Math.floor(CHUNK_BYTES / (stored * SLAB))), Math.ceil(raw.rows / SLAB));
@@ -165,6 +169,13 @@ function slabBytes(format: Format, units: number): number {
 }
 
 const bookBytes = ({ book }: Format) => book?.().byteLength ?? 0;
+
+/** Rows as the kernels' formats know them. */
+function kept(raw: RawSection, columns: number, stored: number): RawSection {
+  const { name, grouping } = raw.type;
+  if (grouping || FORMATS.has(name)) return raw;
+  return GROUPED_BLOCKS.get(name)?.rewrite(raw, columns) ?? expanded(raw, columns, stored);
+}
 
 /** The same rows as floats: bfloat16 where that is exact. */
 function expanded(raw: RawSection, columns: number, stored: number): RawSection {

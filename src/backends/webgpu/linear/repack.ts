@@ -36,6 +36,11 @@ export class RowTarget {
     this.#words[this.#singles + i * SLAB] = value;
   }
 
+  /** Single word `i` of those that the rows of a slab have in common: they lie in one piece in front of the others. */
+  shared(i: number, value: number): void {
+    this.#words[this.#singles - (this.#singles % SLAB) + i] = value;
+  }
+
   /** Puts a 16-bit number into half `i` of the single words from `first` on. */
   half(first: number, i: number, value: number): void {
     const at = this.#singles + (first + (i >> 1)) * SLAB;
