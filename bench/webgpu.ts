@@ -3,9 +3,10 @@
  * adapter can read and compute that is.
  *
  *     npm run bench:webgpu -- [--shapes 1B,8B] [--formats Q4_0,Q4_K,F16] [--prompt 512] [--decode 64] [--adapter NAME]
- *                             [--layers N] [--profile] [--out FILE]
+ *                             [--layers N] [--strict] [--profile] [--out FILE]
  *
- * `--layers` shortens the models, for adapters that are slow; `--profile` adds the time of each kernel.
+ * `--layers` shortens the models, for adapters that are slow; `--strict` multiplies 32-bit floats where prompts would go
+ * through 8-bit integers; `--profile` adds the time of each kernel.
  */
 import fs from 'node:fs';
 import { parseArgs } from 'node:util';
@@ -50,6 +51,7 @@ const { values: flags } = parseArgs({
     decode: { type: 'string', default: '64' },
     adapter: { type: 'string' },
     layers: { type: 'string' },
+    strict: { type: 'boolean', default: false },
     profile: { type: 'boolean', default: false },
     out: { type: 'string' },
   },
@@ -63,7 +65,7 @@ const prompt = (length: number, seed: number, vocab: number) =>
 
 async function open(): Promise<WebGpuBackend> {
   const gpu = (await nodeGpu()) as GPU | undefined;
-  return createWebGpuBackend({ gpu, ...(flags.adapter ? { adapter: flags.adapter } : {}) });
+  return createWebGpuBackend({ gpu, adapter: flags.adapter, strict: flags.strict });
 }
 
 async function measure(shape: string, format: string, peaks: Awaited<ReturnType<typeof peaksOf>>): Promise<Row> {

@@ -79,7 +79,7 @@ export interface LoadOptions {
   /** Threads of the CPU back-end, this one included. */
   readonly threads?: number | undefined;
   readonly simd?: 'auto' | 'relaxed' | 'simd' | 'off' | undefined;
-  /** Same floats in every JavaScript engine, at some cost. */
+  /** Same floats in every JavaScript engine, and no activations rounded to 8 bits on GPUs, at some cost. */
   readonly strict?: boolean | undefined;
   /** Part of the name of the GPU adapter to take; `software` for one that computes on the processor. */
   readonly adapter?: string | undefined;
