@@ -34,7 +34,7 @@ export function program(): Command {
     .argument('[prompt...]', 'the question; without it, a chat (or the text on stdin, where that is no terminal)')
     .option('--system <text>', 'system message')
     .option('--raw', 'continue the prompt as it is, without a chat template')
-    .option('-n, --max-tokens <n>', 'longest answer', whole(1, MAX_TOKENS), 1024)
+    .option('-n, --max-tokens <n>', 'longest answer; up to the end of the context when absent', whole(1, MAX_TOKENS))
     .option('--temperature <x>', '0 takes the most likely token', real(0))
     .option('--top-k <n>', 'keep the n most likely tokens', whole(0))
     .option('--top-p <x>', 'keep the most likely tokens of this total probability', real(0, 1))
