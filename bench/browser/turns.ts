@@ -154,5 +154,6 @@ async function run(
   const { peakMb, cpuSeconds } = memory.stop();
   await chromium.kill();
   const wall_s = (performance.now() - started) / 1000;
-  return { ...outcome, wall_s, own_cores: cpuSeconds / wall_s, rss_mb: peakMb || undefined };
+  const row = { ...outcome, wall_s, own_cores: cpuSeconds / wall_s };
+  return row.error === undefined ? { ...row, rss_mb: peakMb || undefined } : row;
 }
