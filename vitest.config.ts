@@ -9,6 +9,7 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 60_000,
     pool: 'forks',
-    poolOptions: { forks: { maxForks: 2 } },
+    // Tests of memory collect garbage before they look.
+    poolOptions: { forks: { maxForks: 2, execArgv: ['--expose-gc'] } },
   },
 });

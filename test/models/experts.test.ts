@@ -131,7 +131,10 @@ describe.each(backends)('$name', ({ create, blockSize }) => {
       const model = await LoadedModel.load(backend, blockSize, opened);
       const { blocks, blockSize: size } = model.runner.options;
       const perPosition = 4 * (config.kv_lora_rank + config.qk_rope_head_dim);
-      expect(model.runner.cacheBytes).toBe(config.num_hidden_layers * blocks * size * perPosition);
+      const least = config.num_hidden_layers * blocks * size * perPosition;
+      // Rows may be padded to whole vectors, and blocks to whole tiles.
+      expect(model.runner.cacheBytes).toBeGreaterThanOrEqual(least);
+      expect(model.runner.cacheBytes).toBeLessThan(1.1 * least);
       model.dispose();
     } finally {
       await backend.dispose();
