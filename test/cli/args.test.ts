@@ -62,7 +62,7 @@ describe('the command line', () => {
   });
 
   it('lists exactly the commands that exist', () => {
-    expect(program().commands.map((c) => c.name())).toEqual(['run', 'bench', 'doctor', 'models']);
+    expect(program().commands.map((c) => c.name())).toEqual(['run', 'bench', 'quantize', 'doctor', 'models']);
   });
 
   it('accepts what the comparison with other engines passes', async () => {
