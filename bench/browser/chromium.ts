@@ -1,6 +1,6 @@
 /** Chromium in a process of its own, so that its memory can be seen from outside. */
-import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { CHROMIUM_FLAGS } from '../../test/runtime/chromiumFlags.ts';
 
 /** The part of playwright's interface that is used: its types are not there where it is not installed. */
 export interface Page {
@@ -23,25 +23,12 @@ export interface Chromium {
   kill(): Promise<void>;
 }
 
-const PLACES = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
 const FLAGS = [
-  '--no-sandbox',
-  '--disable-quic',
-  '--no-first-run',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-  '--disable-dev-shm-usage',
-  '--enable-unsafe-webgpu',
+  ...CHROMIUM_FLAGS,
   '--enable-features=Vulkan',
   // Else the page's memory is counted at the next garbage collection, which may be a minute away.
   '--enable-blink-features=ForceEagerMeasureMemory',
 ];
-
-/** Where Chromium is: `CHROMIUM`, or one of the usual places. */
-export function chromiumPath(): string | undefined {
-  return [process.env['CHROMIUM'], ...PLACES].find((path) => path && existsSync(path));
-}
 
 /**
  * Starts Chromium without windows and with a fresh profile, and opens a page.

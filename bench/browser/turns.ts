@@ -1,10 +1,11 @@
 /** Engines in a page of Chromium, in turn, each run in a browser of its own. */
 import { existsSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { chromiumPath } from '../../test/runtime/chromiumFlags.ts';
 import { ISOLATED, serve } from '../../test/runtime/server.ts';
 import { peakMemory } from '../peers/memory.ts';
 import type { Row } from '../peers/report.ts';
-import { chromiumPath, startChromium } from './chromium.ts';
+import { startChromium } from './chromium.ts';
 
 export interface Comparison {
   /** The repository, built. */

@@ -12,6 +12,12 @@ interface Slot {
   readonly words: Tensor;
   readonly ids: Tensor;
   readonly values: Tensor;
+  /** The ids as one row, and the tokens they become in the step that follows. */
+  readonly line: Tensor;
+  tokens: Tensor | undefined;
+  /** What the host reads, over the array that the back-end gives out again and again. */
+  array: Int32Array | undefined;
+  result: TopLogits | undefined;
 }
 
 export class TopPicks {
@@ -37,19 +43,21 @@ export class TopPicks {
 
   /** Enqueues the copy of what the last `pick` with `k` 1 found: the tokens of the step that follows it. */
   takeTokens(tokens: Tensor, rows: number): void {
-    const { ids } = this.#slot(rows, 1);
-    this.#backend.ops.slice(tokens.rows(0, rows), ids.reshape([rows]), 0, 0, 1);
+    const slot = this.#slot(rows, 1);
+    slot.tokens ??= tokens.rows(0, rows);
+    this.#backend.ops.slice(slot.tokens, slot.line, 0, 0, 1);
   }
 
   /** Runs what is enqueued; the arrays are valid until the call after the next. */
   async read(slot: Slot, k: number): Promise<TopLogits> {
     const words = (await this.#backend.view(slot.words)) as Int32Array;
-    const half = words.length / 2;
-    return {
-      k,
-      ids: words.subarray(0, half),
-      values: new Float32Array(words.buffer, words.byteOffset + half * 4, half),
-    };
+    if (slot.result === undefined || slot.array !== words) {
+      const half = words.length / 2;
+      const values = new Float32Array(words.buffer, words.byteOffset + half * 4, half);
+      slot.array = words;
+      slot.result = { k, ids: words.subarray(0, half), values };
+    }
+    return slot.result;
   }
 
   dispose(): void {
@@ -68,6 +76,10 @@ export class TopPicks {
         words: new Tensor(this.#backend, storage, [2 * n], 'i32'),
         ids: new Tensor(this.#backend, storage, [rows, k], 'i32'),
         values: new Tensor(this.#backend, storage, [rows, k], 'f32', n),
+        line: new Tensor(this.#backend, storage, [n], 'i32'),
+        tokens: undefined,
+        array: undefined,
+        result: undefined,
       };
       slots.set(key, slot);
     }

@@ -1,9 +1,9 @@
 /** Chromium, driven by playwright-core; both are optional. */
-import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { CHROMIUM_FLAGS, chromiumPath } from './chromiumFlags.ts';
 import { NOT_INSTALLED } from './runtimes.ts';
 
 /** The part of playwright's interface that is used: its types are not there where it is not installed. */
@@ -30,23 +30,9 @@ export interface Browser {
   close(): Promise<void>;
 }
 
-const PLACES = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
-/** Nothing of the browser's own goes to the network; a software adapter may stand in for a GPU. */
-const FLAGS = [
-  '--headless',
-  '--no-sandbox',
-  '--disable-quic',
-  '--no-first-run',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-  '--disable-dev-shm-usage',
-  '--enable-unsafe-webgpu',
-];
-
 /** Starts Chromium with a fresh profile, or says why not. */
 export async function startChromium(): Promise<Browser | string> {
-  const executablePath = [process.env['CHROMIUM'], ...PLACES].find((path) => path && existsSync(path));
+  const executablePath = chromiumPath();
   if (executablePath === undefined) return 'no Chromium here: install it, or set CHROMIUM to its path';
   let playwright: Playwright;
   try {
@@ -55,7 +41,10 @@ export async function startChromium(): Promise<Browser | string> {
     return NOT_INSTALLED;
   }
   const profile = await mkdtemp(join(tmpdir(), 'chromium-'));
-  const context = await playwright.chromium.launchPersistentContext(profile, { executablePath, args: FLAGS });
+  const context = await playwright.chromium.launchPersistentContext(profile, {
+    executablePath,
+    args: [...CHROMIUM_FLAGS],
+  });
   return {
     newPage: () => context.newPage(),
     async close() {

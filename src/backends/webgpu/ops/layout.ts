@@ -56,61 +56,56 @@ const fillSource = (): KernelSource => ({
 if (item < p.n) { set_out(item, p.value); }`,
 });
 
-const rowNumbers = [
-  ['n', 'u32'],
-  ['width', 'u32'],
-  ['rows', 'u32'],
-] as const;
-
-const gatherSource = (): KernelSource => ({
-  label: 'gather rows',
+/** A kernel over rows of `p.width` elements that `ids` name. */
+const rowSource = (label: string, element: 'u32' | 'f32', body: string): KernelSource => ({
+  label,
   reads: [
     ['ids', 'i32'],
-    ['x', 'u32'],
+    ['x', element],
   ],
-  writes: [['out', 'u32']],
-  numbers: rowNumbers,
+  writes: [['out', element]],
+  numbers: [
+    ['n', 'u32'],
+    ['width', 'u32'],
+    ['rows', 'u32'],
+  ],
   workgroup: [LANES, 1, 1],
   body: `${ITEM}
-if (item >= p.n) { return; }
-let row = u32(ids(item / p.width));
-set_out(item, x(row * p.width + item % p.width));`,
+${body}`,
 });
 
+const gatherSource = () =>
+  rowSource(
+    'gather rows',
+    'u32',
+    `if (item >= p.n) { return; }
+let row = u32(ids(item / p.width));
+set_out(item, x(row * p.width + item % p.width));`,
+  );
+
 /** Of rows with one id the last wins, whatever the order in which lanes run. */
-const scatterSource = (): KernelSource => ({
-  label: 'scatter rows',
-  reads: [
-    ['ids', 'i32'],
-    ['x', 'u32'],
-  ],
-  writes: [['out', 'u32']],
-  numbers: rowNumbers,
-  workgroup: [LANES, 1, 1],
-  body: `${ITEM}
-if (item >= p.n) { return; }
+const scatterSource = () =>
+  rowSource(
+    'scatter rows',
+    'u32',
+    `if (item >= p.n) { return; }
 let row = item / p.width;
 let id = ids(row);
 for (var later = row + 1u; later < p.rows; later++) { if (ids(later) == id) { return; } }
 set_out(u32(id) * p.width + item % p.width, x(item));`,
-});
+  );
 
-const scatterAddSource = (): KernelSource => ({
-  label: 'scatter-add rows',
-  reads: [
-    ['ids', 'i32'],
-    ['x', 'f32'],
-  ],
-  writes: [['out', 'f32']],
-  numbers: rowNumbers,
-  workgroup: [LANES, 1, 1],
-  body: `${ITEM}
-if (item >= p.width) { return; }
+/** A lane adds up its column in the order of rows. */
+const scatterAddSource = () =>
+  rowSource(
+    'scatter-add rows',
+    'f32',
+    `if (item >= p.width) { return; }
 for (var row = 0u; row < p.rows; row++) {
   let at = u32(ids(row)) * p.width + item;
   set_out(at, out(at) + x(row * p.width + item));
 }`,
-});
+  );
 
 type LayoutOps = Pick<RequiredOps, 'slice' | 'concat' | 'permute' | 'expand' | 'pad' | 'gatherRows' | 'scatterRows'>;
 

@@ -1,7 +1,7 @@
 import type { ConvOptions, OptionalOps, PoolOptions, RequiredOps, ResizeOptions } from '../../../core/backend.ts';
-import type { Shape } from '../../../core/tensor.ts';
+import type { Shape, Tensor } from '../../../core/tensor.ts';
 import { kernels, lazy, type OpHost } from '../host.ts';
-import type { KernelSource } from '../kernel.ts';
+import type { Kernel, KernelSource } from '../kernel.ts';
 import type { Recorder } from '../recorder.ts';
 import { ITEM, LANES } from '../wgsl.ts';
 
@@ -197,60 +197,31 @@ type SpatialOps = Pick<RequiredOps, 'conv' | 'resize'> & Pick<OptionalOps, 'conv
 
 export function spatialOps(host: OpHost): SpatialOps {
   const { recorder } = host;
-  const forward = lazy(host, convSource);
-  const backward = lazy(host, convTransposeSource);
   const pools = kernels(host, poolSource);
   const resizes = kernels(host, resizeSource);
   const spatial = (shape: Shape) => shape.slice(2);
-  const putConv = (x: Shape, out: Shape, kernel: Shape, o: ConvOptions) => {
-    put(recorder, spatial(x), 1);
-    put(recorder, spatial(out), 1);
-    put(recorder, spatial(kernel), 1);
-    put(recorder, o.stride, 1);
-    put(recorder, o.padding, 0);
-    put(recorder, o.dilation, 1);
-  };
+  const convolution =
+    (kernel: () => Kernel) =>
+    (out: Tensor, x: Tensor, w: Tensor, o: ConvOptions): void => {
+      const channels = x.shape[1] as number;
+      const features = out.shape[1] as number;
+      const { bias, groups } = o;
+      recorder.start(kernel()).bind(x).bind(w);
+      recorder.bind(bias ?? w).bind(out);
+      recorder.u(out.size).u(channels).u(features);
+      recorder.u(channels / groups).u(features / groups);
+      recorder.u(bias ? 1 : 0);
+      put(recorder, spatial(x.shape), 1);
+      put(recorder, spatial(out.shape), 1);
+      put(recorder, spatial(w.shape), 1);
+      put(recorder, o.stride, 1);
+      put(recorder, o.padding, 0);
+      put(recorder, o.dilation, 1);
+      recorder.dispatchItems(out.size, LANES);
+    };
   return {
-    conv(out, x, w, options) {
-      const features = out.shape[1] as number;
-      const channels = x.shape[1] as number;
-      const { bias, groups } = options;
-      recorder
-        .start(forward())
-        .bind(x)
-        .bind(w)
-        .bind(bias ?? w)
-        .bind(out);
-      recorder
-        .u(out.size)
-        .u(channels)
-        .u(features)
-        .u(channels / groups)
-        .u(features / groups)
-        .u(bias ? 1 : 0);
-      putConv(x.shape, out.shape, w.shape, options);
-      recorder.dispatchItems(out.size, LANES);
-    },
-    convTranspose(out, x, w, options) {
-      const features = out.shape[1] as number;
-      const channels = x.shape[1] as number;
-      const { bias, groups } = options;
-      recorder
-        .start(backward())
-        .bind(x)
-        .bind(w)
-        .bind(bias ?? w)
-        .bind(out);
-      recorder
-        .u(out.size)
-        .u(channels)
-        .u(features)
-        .u(channels / groups)
-        .u(features / groups)
-        .u(bias ? 1 : 0);
-      putConv(x.shape, out.shape, w.shape, options);
-      recorder.dispatchItems(out.size, LANES);
-    },
+    conv: convolution(lazy(host, convSource)),
+    convTranspose: convolution(lazy(host, convTransposeSource)),
     pool(out, x, options) {
       const lead = x.rank - options.size.length;
       recorder.start(pools(options.kind)).bind(x).bind(out).u(out.size).u(1);
