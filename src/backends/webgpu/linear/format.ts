@@ -61,9 +61,6 @@ fn half(w: u32) -> f32 {
 }
 fn bytes(w: u32) -> vec4<f32> { return vec4<f32>((vec4<u32>(w) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(255u)); }
 fn signed(w: u32) -> vec4<f32> { return vec4<f32>(bitcast<vec4<i32>>(vec4<u32>(w) << vec4<u32>(24u, 16u, 8u, 0u)) >> vec4<u32>(24u)); }
-fn quads(a: vec4<u32>, b: vec4<u32>) -> array<vec4<f32>, 8> {
-  return array<vec4<f32>, 8>(bytes(a.x), bytes(a.y), bytes(a.z), bytes(a.w), bytes(b.x), bytes(b.y), bytes(b.z), bytes(b.w));
-}
 fn low_nibbles(q: vec4<u32>) -> vec4<u32> { return q & vec4<u32>(0x0f0f0f0fu); }
 fn high_nibbles(q: vec4<u32>) -> vec4<u32> { return (q >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu); }
 fn spread_pairs(w: u32) -> vec4<u32> { return (vec4<u32>(w) >> vec4<u32>(0u, 2u, 4u, 6u)) & vec4<u32>(0x03030303u); }
@@ -74,24 +71,6 @@ fn spread_bits(w: u32) -> vec4<u32> {
 
 export const values = (body: string) => `fn values(at: vec2<u32>, u: u32) -> array<vec4<f32>, 8> { ${body} }`;
 export const scales = (body: string) => `fn scales(at: vec2<u32>, u: u32) -> vec4<f32> { ${body} }`;
-
-export const nibbleValues = values(`let q = ${code('u')}; return quads(low_nibbles(q), high_nibbles(q));`);
-/** Nibbles with a fifth bit in single word `u`. */
-export const fiveBits = values(`let q = ${code('u')}; let h = ${word('u')};
-  return quads(low_nibbles(q) | (spread_bits(h) << vec4<u32>(4u)), high_nibbles(q) | (spread_bits(h >> 16u) << vec4<u32>(4u)));`);
-/** Nibbles with two more bits in single words `2 u` and `2 u + 1`. */
-export const sixBits = values(`let q = ${code('u')}; let a = ${word('2u * u')}; let b = ${word('2u * u + 1u')};
-  return quads(low_nibbles(q) | (spread_pairs(a) << vec4<u32>(4u)), high_nibbles(q) | (spread_pairs(b) << vec4<u32>(4u)));`);
-export const twoBits = values(`return quads(spread_pairs(${word('2u * u')}), spread_pairs(${word('2u * u + 1u')}));`);
-/** Two bits, and a third in single word `2 units + u`. */
-export const threeBits = values(`let h = ${word('2u * p.units + u')};
-  return quads(spread_pairs(${word('2u * u')}) | (spread_bits(h) << vec4<u32>(2u)),
-    spread_pairs(${word('2u * u + 1u')}) | (spread_bits(h >> 16u) << vec4<u32>(2u)));`);
-export const oneBit = values(`let h = ${word('u')}; return quads(spread_bits(h), spread_bits(h >> 16u));`);
-export const byteValues = values(`let a = ${code('2u * u')}; let b = ${code('2u * u + 1u')};
-  return array<vec4<f32>, 8>(signed(a.x), signed(a.y), signed(a.z), signed(a.w), signed(b.x), signed(b.y), signed(b.z), signed(b.w));`);
-export const tableValues = values(`let q = ${code('u')}; let a = low_nibbles(q); let b = high_nibbles(q);
-  return array<vec4<f32>, 8>(looked(a.x), looked(a.y), looked(a.z), looked(a.w), looked(b.x), looked(b.y), looked(b.z), looked(b.w));`);
 
 /** One scale for the whole unit; the minimum is `zero` times that. */
 export const plain = (scale: string, zero: number) =>

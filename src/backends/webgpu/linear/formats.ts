@@ -3,31 +3,24 @@ import { i32, u16 } from '../../../quant/format.ts';
 import { bookFormats } from './books.ts';
 import {
   blocks,
-  byteValues,
   code,
   copied,
   eachBlock,
   eachUnit,
   type Format,
-  fiveBits,
   floats,
   half,
   halves,
-  nibbleValues,
   none,
   one,
-  oneBit,
   pairFloats,
   plain,
   scales,
-  sixBits,
   supers,
-  tableValues,
-  threeBits,
-  twoBits,
   word,
 } from './format.ts';
 import { affineScales, bitsOf, halfNibbles, nibbles, pairs } from './repack.ts';
+import { eightBits, fiveBits, fourBits, oneBit, sixBits, threeBits, twoBits, valuesOf } from './units.ts';
 
 const AFFINE_SCALES = scales(`let s = ${code('p.units + (u >> 3u)')};
   let g = u & 7u;
@@ -36,6 +29,12 @@ const AFFINE_SCALES = scales(`let s = ${code('p.units + (u >> 3u)')};
   let d = half(s.x) * f32(scale);
   let m = half(s.x >> 16u) * f32(minimum);
   return vec4<f32>(d, m, d, m);`);
+
+const nibbleValues = valuesOf(fourBits);
+const fiveBitValues = valuesOf(fiveBits);
+const twoBitValues = valuesOf(twoBits);
+const byteValues = valuesOf(eightBits, 'signed');
+const tableValues = valuesOf(fourBits, 'looked');
 
 const IQ4 = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 /** E2M1 doubled; the scales are halved in return. */
@@ -96,7 +95,7 @@ ${pairFloats((v) => `wide(${v}.x, ${v}.y), wide(${v}.z, ${v}.w)`)}`,
     name: 'Q5_0',
     vectors: one,
     singles: (units) => units + halves(units),
-    decode: blocks(fiveBits, plain(half('p.units', 'u'), 16)),
+    decode: blocks(fiveBitValues, plain(half('p.units', 'u'), 16)),
     repack: eachBlock(22, (to, u, bytes, at, units) => {
       to.half(units, u, u16(bytes, at));
       to.word(u, i32(bytes, at + 2));
@@ -108,7 +107,7 @@ ${pairFloats((v) => `wide(${v}.x, ${v}.y), wide(${v}.z, ${v}.w)`)}`,
     vectors: one,
     singles: (units) => 2 * units,
     decode: blocks(
-      fiveBits,
+      fiveBitValues,
       scales(`let w = ${word('p.units + u')}; let d = half(w); let m = -half(w >> 16u); return vec4<f32>(d, m, d, m);`),
     ),
     repack: eachBlock(24, (to, u, bytes, at, units) => {
@@ -149,7 +148,7 @@ ${pairFloats((v) => `wide(${v}.x, ${v}.y), wide(${v}.z, ${v}.w)`)}`,
     vectors: none,
     singles: (units) => 2 * units + units / 2 + supers(units),
     decode: blocks(
-      twoBits,
+      twoBitValues,
       scales(`let dm = ${word('2u * p.units + (p.units >> 1u) + (u >> 3u)')};
   let s = ${word('2u * p.units + (u >> 1u)')} >> (16u * (u & 1u));
   let d = half(dm);
@@ -171,7 +170,7 @@ ${pairFloats((v) => `wide(${v}.x, ${v}.y), wide(${v}.z, ${v}.w)`)}`,
     // Codes, third bits, three words of scales and one half a block.
     singles: (units) => 3 * units + 3 * supers(units) + halves(supers(units)),
     decode: blocks(
-      threeBits,
+      valuesOf(threeBits),
       scales(`let block = u >> 3u;
   let g = u & 7u;
   let first = 3u * p.units + 3u * block;
@@ -217,7 +216,7 @@ ${pairFloats((v) => `wide(${v}.x, ${v}.y), wide(${v}.z, ${v}.w)`)}`,
     name: 'Q5_K',
     vectors: (units) => units + supers(units),
     singles: one,
-    decode: blocks(fiveBits, AFFINE_SCALES),
+    decode: blocks(fiveBitValues, AFFINE_SCALES),
     repack: eachUnit(
       176,
       (to, u, bytes, at) => {
@@ -232,7 +231,7 @@ ${pairFloats((v) => `wide(${v}.x, ${v}.y), wide(${v}.z, ${v}.w)`)}`,
     vectors: one,
     singles: (units) => 2 * units + units / 2 + halves(supers(units)),
     decode: blocks(
-      sixBits,
+      valuesOf(sixBits),
       scales(`let d = ${half('2u * p.units + (p.units >> 1u)', '(u >> 3u)')};
   let s = bitcast<i32>(${word('2u * p.units + (u >> 1u)')} << (16u * (1u - (u & 1u))));
   let a = d * f32((s << 8u) >> 24u);
@@ -333,7 +332,7 @@ ${blocks(
     name: 'TQ2_0',
     vectors: none,
     singles: (units) => 2 * units + halves(supers(units)),
-    decode: blocks(twoBits, plain(half('2u * p.units', '(u >> 3u)'), 1)),
+    decode: blocks(twoBitValues, plain(half('2u * p.units', '(u >> 3u)'), 1)),
     repack: eachUnit(
       66,
       (to, u, bytes, at) => pairs(to, 2 * u, bytes, at + 32 * ((u >> 2) & 1), 2 * (u & 3)),
@@ -346,7 +345,7 @@ ${blocks(
     singles: (units) => units + halves(units / 4),
     // Bits count twice: 2 b d - d.
     decode: blocks(
-      oneBit,
+      valuesOf(oneBit),
       scales(`let d = ${half('p.units', '(u >> 2u)')}; return vec4<f32>(2.0 * d, d, 2.0 * d, d);`),
     ),
     repack: (bytes, at, units, to) => {

@@ -6,25 +6,11 @@
 import { codeBits, type GroupCode, type Grouping, groupedRow } from '../../../core/grouped.ts';
 import { CODE_VALUES } from '../../../quant/codes.ts';
 import { i32, u16 } from '../../../quant/format.ts';
-import {
-  blocks,
-  byteValues,
-  code,
-  type Format,
-  floats,
-  nibbleValues,
-  QUADS,
-  scales,
-  tableValues,
-  values,
-  word,
-} from './format.ts';
+import { blocks, type Format, floats, QUADS, scales, word } from './format.ts';
 import { type RowTarget, SLAB, UNIT } from './repack.ts';
+import { eightBits, fourBits, valuesOf } from './units.ts';
 
-/** Two vectors of bytes through a function of four of them. */
-const eightBits = (each: string) =>
-  values(`let a = ${code('2u * u')}; let b = ${code('2u * u + 1u')};
-  return array<vec4<f32>, 8>(${['a', 'b'].flatMap((v) => ['x', 'y', 'z', 'w'].map((i) => `${each}(${v}.${i})`)).join(', ')});`);
+const tableValues = valuesOf(fourBits, 'looked');
 
 /** Without infinities; the codes of NaN give it. */
 const E4M3 = `fn e4m3(w: u32) -> vec4<f32> {
@@ -35,12 +21,12 @@ const E4M3 = `fn e4m3(w: u32) -> vec4<f32> {
   let all = select(finite, vec4<u32>(0x7fc00000u), m == vec4<u32>(127u));
   return bitcast<vec4<f32>>(all | ((b & vec4<u32>(128u)) << vec4<u32>(24u)));
 }
-${eightBits('e4m3')}`;
+${valuesOf(eightBits, 'e4m3')}`;
 
 const VALUES: Readonly<Record<GroupCode, string>> = {
-  u4: nibbleValues,
-  u8: eightBits('bytes'),
-  i8: byteValues,
+  u4: valuesOf(fourBits),
+  u8: valuesOf(eightBits),
+  i8: valuesOf(eightBits, 'signed'),
   e4m3: E4M3,
   nf4: tableValues,
   fp4: tableValues,
