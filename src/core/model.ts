@@ -28,9 +28,11 @@ export type Mixer = (x: Tensor, s: Step, residual?: Tensor) => Tensor;
  * alone. So the last layer feeds only the rows whose logits are wanted.
  */
 export interface Layer {
-  readonly mix: (x: Tensor, s: Step) => void;
-  /** `side`: the rows of `DecoderParts.side` that belong to those of `x`. */
-  readonly feed: (x: Tensor, s: Step, side?: Tensor) => void;
+  /** What `mix` and `feed` read of the stream as it was before both. */
+  readonly before?: ((x: Tensor) => Tensor) | undefined;
+  readonly mix: (x: Tensor, s: Step, before?: Tensor) => void;
+  /** `side` and `before`: the rows of `DecoderParts.side`, and of what `before` gave, that belong to those of `x`. */
+  readonly feed: (x: Tensor, s: Step, side?: Tensor, before?: Tensor) => void;
 }
 
 /** Numbers that follow from a row's position, computed on the host once per step and row. */

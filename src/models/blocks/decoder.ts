@@ -33,9 +33,22 @@ export function decoder(w: Weights, p: DecoderParts): Decoder {
   let step: Step;
   let stream: Tensor;
   let side: Tensor | undefined;
+  let before: Tensor | undefined;
   const last = p.layers.length - 1;
-  const mixes = p.layers.map((layer) => () => layer.mix(stream, step));
-  const feeds = p.layers.map((layer) => () => layer.feed(stream, step, side));
+  const mixes = p.layers.map((layer) => () => layer.mix(stream, step, before));
+  const feeds = p.layers.map((layer) => () => layer.feed(stream, step, side, before));
+  const passes = p.layers.map((layer, i) => () => {
+    before = layer.before?.(stream);
+    step.backend.scope(mixes[i]!);
+    // Behind the last mix rows no longer see each other: only the wanted ones go on.
+    if (i === last && !wantsAll(step.batch)) narrow(step.batch);
+    step.backend.scope(feeds[i]!);
+  });
+  const narrow = ({ logitRows, logitCount }: Batch) => {
+    stream = gatherRows(stream, logitRows, logitCount);
+    side = side && gatherRows(side, logitRows, logitCount);
+    before = before && gatherRows(before, logitRows, logitCount);
+  };
   const names = p.layers.map((_, i) => `layers.${i}`);
   return {
     vocab: head.shape[0],
@@ -53,13 +66,9 @@ export function decoder(w: Weights, p: DecoderParts): Decoder {
       side = p.side?.(stream, s);
       s.trace?.('embed', stream);
       for (let i = 0; i <= last; i++) {
-        backend.scope(mixes[i]!);
-        // Behind the last mix rows no longer see each other: only the wanted ones go on.
-        if (i === last && !wantsAll(batch)) {
-          stream = gatherRows(stream, batch.logitRows, batch.logitCount);
-          side = side && gatherRows(side, batch.logitRows, batch.logitCount);
-        }
-        backend.scope(feeds[i]!);
+        // What the last one makes of the stream outlives it.
+        if (i < last) backend.scope(passes[i]!);
+        else passes[i]!();
         s.trace?.(names[i]!, stream);
       }
       const normed = norm(stream, p.norm);

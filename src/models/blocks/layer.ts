@@ -61,15 +61,15 @@ export interface ParallelParts {
   readonly mlp: Mixer;
 }
 
-/** `x += attn(norm(x)) + mlp(norm(x))`. Nothing is left to feed: the MLP reads what attention read. */
+/** `x += attn(norm(x)) + mlp(norm(x))`: the MLP reads the stream as it was before attention. */
 export function parallel({ attnNorm, attn, mlpNorm, mlp }: ParallelParts): Layer {
   return {
-    mix(x, s) {
-      const first = norm(x, attnNorm);
-      const second = mlpNorm ? norm(x, mlpNorm) : first;
-      attn(first, s, x);
-      mlp(second, s, x);
+    before: (x) => norm(x, mlpNorm ?? attnNorm),
+    mix(x, s, before) {
+      attn(mlpNorm ? norm(x, attnNorm) : before!, s, x);
     },
-    feed() {},
+    feed(x, s, _side, before) {
+      mlp(before!, s, x);
+    },
   };
 }
