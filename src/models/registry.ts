@@ -260,7 +260,7 @@ const rows: readonly Row[] = [
     title: 'Falcon-H1',
     hf: ['FalconH1ForCausalLM'],
     modelTypes: ['falcon_h1'],
-    gguf: [],
+    gguf: ['falcon-h1'],
     load: async () => erased((await import('./text/falconH1.ts')).falconH1),
   },
   {

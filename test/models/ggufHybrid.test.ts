@@ -44,12 +44,22 @@ type Count =
   | 'residual_multiplier'
   | 'rms_norm_eps'
   | 'shared_intermediate_size';
-interface Config extends Readonly<Record<Count, number>> {
+interface Config extends Readonly<Record<Count | FalconFactor, number>> {
+  readonly mlp_multipliers: readonly number[];
+  readonly ssm_multipliers: readonly number[];
   readonly layer_types: readonly string[];
   readonly model_type: string;
   readonly position_embedding_type: string | null;
   readonly rope_parameters: { readonly rope_theta: number; readonly partial_rotary_factor: number };
 }
+type FalconFactor =
+  | 'attention_in_multiplier'
+  | 'attention_out_multiplier'
+  | 'key_multiplier'
+  | 'lm_head_multiplier'
+  | 'mamba_d_ssm'
+  | 'ssm_in_multiplier'
+  | 'ssm_out_multiplier';
 type Rewrite = (name: string, t: Matrix, c: Config) => readonly (readonly [string, Matrix])[];
 
 const map = (t: Matrix, f: (v: number) => number): Matrix => ({ ...t, values: t.values.map(f) });
@@ -84,6 +94,7 @@ const paired = (t: Matrix, heads: number): Matrix => {
 const stems: Record<string, string> = {
   'model.embed_tokens': 'token_embd',
   'model.norm': 'output_norm',
+  'model.final_layernorm': 'output_norm',
   'model.embedding_norm': 'token_embd_norm',
   lm_head: 'output',
 };
@@ -164,6 +175,62 @@ const granite: Rewrite = (name, t, c) => {
       [as('gate'), flat(part(0), experts, half, hidden)],
       [as('up'), flat(part(half), experts, half, hidden)],
     ];
+  }
+  return [[to, t]];
+};
+
+/** Factors of all parts go into the weights; the output matrix, whose factor is another, is no longer the table. */
+const falcon: Rewrite = (name, t, c) => {
+  const to = block(name, {
+    ...attention,
+    pre_ff_layernorm: 'ffn_norm',
+    'feed_forward.gate_proj': 'ffn_gate',
+    'feed_forward.up_proj': 'ffn_up',
+    'feed_forward.down_proj': 'ffn_down',
+    'mamba.in_proj': 'ssm_in',
+    'mamba.out_proj': 'ssm_out',
+    'mamba.conv1d': 'ssm_conv1d',
+    'mamba.norm': 'ssm_norm',
+    'mamba.dt_bias': 'ssm_dt.bias',
+    'mamba.A_log': 'ssm_a',
+    'mamba.D': 'ssm_d',
+  });
+  const times = (factor: number) => map(t, (v) => v * factor);
+  // A factor of the input does not touch the bias.
+  const input = (factor: number) => (name.endsWith('.bias') ? 1 : factor);
+  if (/embed_tokens/.test(name)) {
+    return [
+      [to, times(c.embedding_multiplier)],
+      ['output.weight', times(c.lm_head_multiplier)],
+    ];
+  }
+  if (/A_log$/.test(name))
+    return [
+      [
+        to,
+        flat(
+          map(t, (v) => -Math.exp(v)),
+          c.mamba_n_heads,
+          1,
+        ),
+      ],
+    ];
+  if (/mamba\.D$/.test(name)) return [[to, flat(t, c.mamba_n_heads, 1)]];
+  if (/mamba\.norm/.test(name)) return [[to, flat(t, c.mamba_n_groups, t.values.length / c.mamba_n_groups)]];
+  if (/conv1d\.weight/.test(name)) return [[to, flat(t, t.shape[0] as number, t.shape[2] as number)]];
+  if (/[qv]_proj/.test(name)) return [[to, times(input(c.attention_in_multiplier))]];
+  if (/k_proj/.test(name)) return [[to, times(c.key_multiplier * input(c.attention_in_multiplier))]];
+  if (/o_proj/.test(name)) return [[to, times(c.attention_out_multiplier)]];
+  if (/out_proj/.test(name)) return [[to, times(c.ssm_out_multiplier)]];
+  if (/gate_proj/.test(name)) return [[to, times(c.mlp_multipliers[0] as number)]];
+  if (/down_proj/.test(name)) return [[to, times(c.mlp_multipliers[1] as number)]];
+  if (/in_proj/.test(name)) {
+    const shared = c.mamba_n_groups * c.mamba_d_state;
+    const sizes = [c.mamba_d_ssm, c.mamba_d_ssm, shared, shared, c.mamba_n_heads];
+    const factors = sizes.flatMap((n, i) => new Array<number>(n).fill(c.ssm_multipliers[i] as number));
+    const width = t.values.length / (t.shape[0] as number);
+    const scaled = t.values.map((v, i) => v * (factors[Math.floor(i / width)] as number) * input(c.ssm_in_multiplier));
+    return [[to, { ...t, values: scaled }]];
   }
   return [[to, t]];
 };
@@ -299,6 +366,15 @@ const graniteKeys = (c: Config) => ({
   'ssm.inner_size': c.mamba_expand * c.hidden_size,
   'ssm.time_step_rank': c.mamba_n_heads,
 });
+const falconKeys = (c: Config) => ({
+  ...common(c),
+  feed_forward_length: c.intermediate_size,
+  'ssm.conv_kernel': c.mamba_d_conv,
+  'ssm.state_size': c.mamba_d_state,
+  'ssm.group_count': c.mamba_n_groups,
+  'ssm.inner_size': c.mamba_d_ssm,
+  'ssm.time_step_rank': c.mamba_n_heads,
+});
 const lfm2Keys = (c: Config) => ({
   ...common(c),
   ...kvByLayer(c),
@@ -390,5 +466,18 @@ describe('rewritten as GGUF', () => {
       expect(furthest(await loaded.prefill(p.ids), p.logits)).toBeLessThan(2e-4);
     }
     loaded.dispose();
+  });
+
+  it('falcon_h1 as falcon-h1, whose files have norms behind gates', async () => {
+    const { folder, model } = await rewritten('falcon_h1', 'falcon-h1', falcon, falconKeys);
+    const { config, source } = await openModel(folder);
+    const gateFirst = { ...(config as object), mamba_norm_before_gate: false };
+    const expected = await LoadedModel.load(backend, 8, { config: gateFirst, source });
+    const loaded = await LoadedModel.load(backend, 8, model);
+    for (const { ids } of await readPrompts(folder)) {
+      expect(furthest(await loaded.prefill(ids), await expected.prefill(ids))).toBeLessThan(2e-4);
+    }
+    loaded.dispose();
+    expected.dispose();
   });
 });

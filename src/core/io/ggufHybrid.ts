@@ -71,6 +71,39 @@ export function granite(f: GgufFacts): Config {
 }
 
 // ---------------------------------------------------------------------------------------------------------------- //
+// Falcon-H1: Mamba 2 and attention side by side
+
+export const FALCON_H1: Names = {
+  ssm_in: 'mamba.in_proj',
+  ssm_out: 'mamba.out_proj',
+  ssm_conv1d: 'mamba.conv1d',
+  ssm_norm: 'mamba.norm',
+  ffn_norm: 'pre_ff_layernorm',
+  ffn_gate: 'feed_forward.gate_proj',
+  ffn_up: 'feed_forward.up_proj',
+  ffn_down: 'feed_forward.down_proj',
+};
+
+/** Files have the factors of all parts in their weights, and norms behind gates. */
+export function falconH1(f: GgufFacts): Config {
+  const { keys } = f;
+  return {
+    mamba_n_heads: keys.count('ssm.time_step_rank'),
+    mamba_d_ssm: keys.count('ssm.inner_size'),
+    mamba_n_groups: keys.count('ssm.group_count'),
+    mamba_d_state: keys.count('ssm.state_size'),
+    mamba_d_conv: keys.count('ssm.conv_kernel'),
+    mamba_conv_bias: has(f, 'ssm_conv1d.bias'),
+    mamba_proj_bias: has(f, 'ssm_in.bias'),
+    projectors_bias: has(f, 'ssm_out.bias'),
+    mamba_rms_norm: has(f, 'ssm_norm.weight'),
+    mamba_norm_before_gate: false,
+    attention_bias: has(f, 'attn_q.bias'),
+    mlp_bias: has(f, 'ffn_up.bias'),
+  };
+}
+
+// ---------------------------------------------------------------------------------------------------------------- //
 // Qwen: gated delta networks
 
 export const DELTA_NET: Names = {

@@ -240,6 +240,15 @@ export const GGUF_ARCHES: Readonly<Record<string, GgufArch>> = {
     reads: hybrid.GRANITE_KEYS,
     config: hybrid.granite,
   },
+  'falcon-h1': {
+    hf: 'FalconH1ForCausalLM',
+    modelType: 'falcon_h1',
+    ends: { output_norm: 'model.final_layernorm' },
+    names: hybrid.FALCON_H1,
+    bare: hybrid.MAMBA,
+    mixedLayers: true,
+    config: hybrid.falconH1,
+  },
   qwen3next: {
     hf: 'Qwen3NextForCausalLM',
     modelType: 'qwen3_next',
