@@ -74,15 +74,14 @@ export function mediaContent(
   return parts.length === 0 ? text : [...parts, { type: 'text', text }];
 }
 
-/** A chat of text messages, sampled greedily. */
-export class TextMessages {
+/** What the collections of messages share. */
+abstract class Conversation {
   readonly #messages: ChatMessage[] = [];
   #enableThinking: boolean | undefined;
   #reasoningEffort: ReasoningEffort | undefined;
 
   addMessage(role: Role, text: string): this {
-    this.#messages.push({ role, content: text });
-    return this;
+    return this.add(role, text);
   }
 
   /** Removes all messages; the thinking switches stay. */
@@ -103,30 +102,34 @@ export class TextMessages {
 
   /** The same chat as a plain object. */
   toRequest(): ChatRequest {
-    return chatOf(this.#messages, this.#enableThinking, this.#reasoningEffort);
+    return {
+      messages: [...this.#messages],
+      ...(this.#enableThinking === undefined ? {} : { enableThinking: this.#enableThinking }),
+      ...(this.#reasoningEffort === undefined ? {} : { reasoningEffort: this.#reasoningEffort }),
+    };
+  }
+
+  protected add(role: Role, content: ChatMessage['content']): this {
+    this.#messages.push({ role, content });
+    return this;
   }
 }
 
+/** A chat of text messages, sampled greedily. */
+export class TextMessages extends Conversation {}
+
 /** A chat whose messages may carry pictures, sound and video, sampled greedily. */
-export class MultimodalMessages {
-  readonly #messages: ChatMessage[] = [];
-  #enableThinking: boolean | undefined;
-  #reasoningEffort: ReasoningEffort | undefined;
-
-  addMessage(role: Role, text: string): this {
-    return this.#add(role, text);
-  }
-
+export class MultimodalMessages extends Conversation {
   addImageMessage(role: Role, text: string, images: readonly ImageInput[]): this {
-    return this.#add(role, mediaContent(text, { images }));
+    return this.add(role, mediaContent(text, { images }));
   }
 
   addAudioMessage(role: Role, text: string, audios: readonly AudioInput[]): this {
-    return this.#add(role, mediaContent(text, { audios }));
+    return this.add(role, mediaContent(text, { audios }));
   }
 
   addVideoMessage(role: Role, text: string, videos: readonly VideoInput[]): this {
-    return this.#add(role, mediaContent(text, { videos }));
+    return this.add(role, mediaContent(text, { videos }));
   }
 
   addMultimodalMessage(
@@ -136,44 +139,6 @@ export class MultimodalMessages {
     audios: readonly AudioInput[],
     videos: readonly VideoInput[],
   ): this {
-    return this.#add(role, mediaContent(text, { images, audios, videos }));
+    return this.add(role, mediaContent(text, { images, audios, videos }));
   }
-
-  /** Removes all messages; the thinking switches stay. */
-  clear(): this {
-    this.#messages.length = 0;
-    return this;
-  }
-
-  enableThinking(enabled: boolean): this {
-    this.#enableThinking = enabled;
-    return this;
-  }
-
-  withReasoningEffort(effort: ReasoningEffort): this {
-    this.#reasoningEffort = effort;
-    return this;
-  }
-
-  /** The same chat as a plain object. */
-  toRequest(): ChatRequest {
-    return chatOf(this.#messages, this.#enableThinking, this.#reasoningEffort);
-  }
-
-  #add(role: Role, content: ChatMessage['content']): this {
-    this.#messages.push({ role, content });
-    return this;
-  }
-}
-
-function chatOf(
-  messages: readonly ChatMessage[],
-  enableThinking: boolean | undefined,
-  reasoningEffort: ReasoningEffort | undefined,
-): ChatRequest {
-  return {
-    messages: [...messages],
-    ...(enableThinking === undefined ? {} : { enableThinking }),
-    ...(reasoningEffort === undefined ? {} : { reasoningEffort }),
-  };
 }
