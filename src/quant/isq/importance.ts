@@ -27,21 +27,22 @@ export class Importance {
   }
 
   /**
-   * The values for a weight; `slab` is the expert where a part of a stack is meant.
-   * @throws ConfigError when they do not belong to rows of `columns`.
+   * The values for a weight; `slab` is the expert where a part of a stack is meant, `stacked` the number of experts that
+   * lie in one matrix.
+   * @throws ConfigError when they do not belong to rows of `columns`, or to as many experts.
    */
-  find(name: string, columns: number, slab?: number): Float32Array | undefined {
+  find(name: string, columns: number, stacked: number, slab?: number): Float32Array | undefined {
     for (const [candidate, expert = slab] of namesFor(name)) {
       const values = this.#values.get(candidate);
       if (!values) continue;
-      if (values.length % columns !== 0) {
+      const experts = values.length / columns;
+      if (experts === 1) return values;
+      if (expert === undefined && experts === stacked) return values;
+      if (expert === undefined || !Number.isInteger(experts)) {
         throw new ConfigError(
-          `${this.where}: ${candidate}: expected values for rows of ${columns}, got ${values.length}; it is of another model`,
+          `${this.where}: ${candidate}: expected one value for each of ${columns} columns of ${stacked} matrices, got ${values.length}; it is of another model`,
         );
       }
-      const experts = values.length / columns;
-      if (expert === undefined) return values;
-      if (experts === 1) return values;
       if (expert >= experts) {
         throw new ConfigError(`${this.where}: ${candidate}: expected more than ${expert} experts, got ${experts}`);
       }
