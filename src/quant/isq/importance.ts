@@ -2,6 +2,7 @@
 import { ConfigError } from '../../core/errors.ts';
 import { type GgufArch, hfName } from '../../core/io/ggufNames.ts';
 import type { Imatrix } from '../imatrix.ts';
+import { roleOf } from './plan.ts';
 
 /** By weight of the model: a value per column, of stacked experts one expert after the other. */
 export class Importance {
@@ -27,22 +28,22 @@ export class Importance {
   }
 
   /**
-   * The values for a weight; `slab` is the expert where a part of a stack is meant, `stacked` the number of experts that
-   * lie in one matrix.
-   * @throws ConfigError when they do not belong to rows of `columns`, or to as many experts.
+   * The values for a weight of `rows` rows; `slab` is the expert where a part of a stack is meant.
+   * @throws ConfigError when they do not belong to rows of `columns`, or not to those of experts below one another.
    */
-  find(name: string, columns: number, stacked: number, slab?: number): Float32Array | undefined {
+  find(name: string, rows: number, columns: number, slab?: number): Float32Array | undefined {
     for (const [candidate, expert = slab] of namesFor(name)) {
       const values = this.#values.get(candidate);
       if (!values) continue;
       const experts = values.length / columns;
       if (experts === 1) return values;
-      if (expert === undefined && experts === stacked) return values;
-      if (expert === undefined || !Number.isInteger(experts)) {
+      const stack = expert !== undefined || (roleOf(name) === 'expert' && rows % experts === 0);
+      if (!stack || !Number.isInteger(experts)) {
         throw new ConfigError(
-          `${this.where}: ${candidate}: expected one value for each of ${columns} columns of ${stacked} matrices, got ${values.length}; it is of another model`,
+          `${this.where}: ${candidate}: expected values for rows of ${columns}, got ${values.length}; it is of another model`,
         );
       }
+      if (expert === undefined) return values;
       if (expert >= experts) {
         throw new ConfigError(`${this.where}: ${candidate}: expected more than ${expert} experts, got ${experts}`);
       }

@@ -201,8 +201,8 @@ export class Isq implements Recoder {
       return undefined;
     }
     const slab = /\[(\d+)\]$/.exec(part.name)?.[1];
-    const stacked = part.shape.length === 3 ? (part.shape[0] as number) : 1;
-    const values = this.#importance.find(name, columns, stacked, slab === undefined ? undefined : Number(slab));
+    const rows = sizeOf(part.shape) / columns;
+    const values = this.#importance.find(name, rows, columns, slab === undefined ? undefined : Number(slab));
     if (values) this.#measured++;
     else this.#unmeasured++;
     return values;

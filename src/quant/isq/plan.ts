@@ -19,7 +19,7 @@ export type Role = 'linear' | 'expert' | 'sensitive' | 'other';
 
 /** Matrices that choose experts, and tables of positions. */
 const DENSE = /(^|\.)(gate|router|wg|shared_expert_gate|router\.(layer|proj)|wpe|embed_positions)\.weight$/;
-const EXPERT = /(^|\.)experts\.|(^|\.)block_sparse_moe\.(input|output)_linear\./;
+const EXPERT = /(^|\.)experts\.|(^|\.)block_sparse_moe\.((input|output)_linear|(gate|up|down)_proj)\./;
 /** Exact places: tables of other modalities have names like these further down. */
 const SENSITIVE =
   /^((model|language_model|transformer|gpt_neox)\.)*(embed_tokens|embed_tokens_per_layer|wte|embed_in|lm_head|embed_out)\.weight$/;
