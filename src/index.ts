@@ -2,7 +2,7 @@
 
 export { GgufModelBuilder, LoraModelBuilder, ModelBuilder, TextModelBuilder } from './builders.ts';
 export type { BackendInfo, BackendOptions } from './core/backend.ts';
-export type { EngineStats } from './core/engine/types.ts';
+export type { EngineStats, LogitRows } from './core/engine/types.ts';
 export * from './core/errors.ts';
 export type { LoraErrorCode } from './core/lora/error.ts';
 export type {
@@ -18,6 +18,7 @@ export type {
   LoraAdapterSpec,
   LoraRuntimeConfig,
 } from './core/sdk/adapters.ts';
+export type { DivergenceSummary, PerplexitySummary } from './core/sdk/divergence.ts';
 export type { NamedForward, NamedInput } from './core/sdk/forward.ts';
 export type { GenerationDefaults } from './core/sdk/generationConfig.ts';
 export * from './core/sdk/messages.ts';
@@ -29,6 +30,7 @@ export type {
   ModelMemory,
   Prompt,
   RawResponse,
+  RawTokenOptions,
   TokenizeOptions,
 } from './core/sdk/model.ts';
 export { Model } from './core/sdk/model.ts';
@@ -45,6 +47,12 @@ export type {
   ModelSpec,
   SpeculationOptions,
 } from './core/sdk/options.ts';
+export {
+  measurePerplexity,
+  type PerplexityOptions,
+  type PerplexityReport,
+  type WindowReport,
+} from './core/sdk/perplexity.ts';
 export type { QuantLayer, QuantReport } from './core/sdk/quantReport.ts';
 export { parseReasoningEffort, type ReasoningEffort } from './core/sdk/reasoning.ts';
 export * from './core/sdk/request.ts';

@@ -1,18 +1,18 @@
 /** `tramontane bench`: what a user feels, as numbers. */
 import type { Model } from '../core/sdk/model.ts';
 import { EMBEDDED_MODEL, loadModel } from '../index.ts';
-import type { ModelFlags } from './flags.ts';
 import { loadOptions } from './flags.ts';
 import { decodeTogether, generate, median, prefill, sinceProcessStart } from './measure.ts';
+import type { PerplexityFlags } from './perplexity.ts';
 import { table } from './terminal.ts';
 import { commit } from './version.ts';
 
-export interface BenchFlags extends ModelFlags {
+export interface BenchFlags extends PerplexityFlags {
   readonly prompt: number;
   readonly gen: number;
   readonly parallel: number;
   readonly reps: number;
-  readonly json?: boolean;
+  readonly perplexity?: string;
   readonly prompts?: string;
   readonly decode: number;
   readonly batch: readonly number[];
@@ -40,6 +40,11 @@ export interface BenchReport {
 const FIRST_PROMPT = 'Once upon a time';
 
 export async function bench(flags: BenchFlags): Promise<void> {
+  if (flags.perplexity !== undefined) {
+    const { perplexity } = await import('./perplexity.ts');
+    await perplexity(flags, flags.perplexity);
+    return;
+  }
   if (flags.prompts !== undefined) {
     const { benchPrompts } = await import('./benchPrompts.ts');
     await benchPrompts(flags, flags.prompts);
@@ -52,7 +57,7 @@ export async function bench(flags: BenchFlags): Promise<void> {
 async function measure(flags: BenchFlags): Promise<BenchReport> {
   const started = performance.now();
   const name = flags.model ?? EMBEDDED_MODEL.name;
-  const loaded = await loadModel(name, { ...loadOptions(flags), prefixCacheN: 0 });
+  const loaded = await loadModel(name, { ...loadOptions(flags), isq: flags.isq, prefixCacheN: 0 });
   const load_s = (performance.now() - started) / 1000;
   try {
     const first = await firstToken(loaded);

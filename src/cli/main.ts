@@ -62,6 +62,18 @@ export function program(): Command {
     .option('--parallel <n>', 'sequences decoding together', whole(1, 4096), 1)
     .option('--reps <n>', 'repetitions; the medians are reported', whole(1, 1000), 3)
     .option('--json', 'one JSON object on stdout')
+    .option('--isq <type>', 'quantize while loading: Q4K, Q8_0, … or a number of bits')
+    .option('--perplexity <file>', 'how well the model foretells this text, instead of speed')
+    .option('--chunk <n>', 'with --perplexity: tokens of one window; 1024 when absent', whole(1, MAX_TOKENS))
+    .option(
+      '--stride <n>',
+      'with --perplexity: from window to window; the size of one when absent',
+      whole(1, MAX_TOKENS),
+    )
+    .option('--max-chunks <n>', 'with --perplexity: windows to look at', whole(1))
+    .option('--bos <id>', 'with --perplexity: token before every window; auto as the tokenizer has it, none', 'auto')
+    .option('--reference <model>', 'with --perplexity: divergence from the logits of this model')
+    .option('--reference-isq <type>', 'quantize the reference while loading')
     .option('--prompts <file>', 'prompts of a comparison with other engines (bench/peers)')
     .option('--decode <n>', 'with --prompts: tokens to generate', whole(2, 1 << 20), 128)
     .option('--batch <list>', 'with --prompts: numbers of sequences, such as 4,8', wholeList(1, 4096), [4, 8])

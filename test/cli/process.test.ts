@@ -106,6 +106,30 @@ describe.skipIf(!existsSync(cli))('tramontane (built by `npm run build`)', () =>
     expect(err).toContain('(canceled)');
   });
 
+  it('bench tells the perplexity of a text, and the divergence from a reference', async () => {
+    const file = join(folder, 'text.txt');
+    writeFileSync(file, 'the wind that blows over the hills, and the hills that stay. '.repeat(3));
+    const args = ['bench', ...model, '--perplexity', file, '--chunk', '16', '--stride', '8', '--max-chunks', '3'];
+    const shown = await cliRun([...args, '--bos', '2']);
+    expect(shown).toMatchObject({ status: 0, err: '' });
+    expect(shown.out).toMatch(/^perplexity +\d+\.\d+ ± \d+\.\d+\ntokens foretold +32\nspeed .* tokens\/s\n$/);
+    const compared = await cliRun([...args, '--bos', '2', '--isq', 'Q4_0', '--reference', tiny, '--json']);
+    expect(compared.status).toBe(0);
+    const report = JSON.parse(compared.out);
+    const numbers = { mean: expect.any(Number), p99: expect.any(Number), rms_delta_p: expect.any(Number) };
+    expect(report).toMatchObject({ count: 32, bos: [2], isq: 'Q4_0', divergence: { count: 32, ...numbers } });
+    expect(report.divergence.mean).toBeGreaterThan(0);
+    expect(shown.out).toContain(report.reference.perplexity.toFixed(4));
+    expect(report.chunks.map((c: { count: number }) => c.count)).toEqual([16, 8, 8]);
+    const plain = await cliRun([...args, '--bos', 'none', '--json']);
+    expect(JSON.parse(plain.out)).toMatchObject({ bos: [], count: 31 });
+    expect(await cliRun([...args, '--bos', 'x'])).toMatchObject({
+      status: 1,
+      out: '',
+      err: expect.stringMatching(/--bos/),
+    });
+  });
+
   it('bench prints the fields of its contract', async () => {
     const { status, out } = await cliRun([
       'bench',

@@ -660,6 +660,38 @@ describe('raw logits', () => {
     expectIdle(engine);
   });
 
+  it('go to a reader piece by piece, each position once and in order', async () => {
+    const { engine } = create({ blocks: 24 }, { maxBatchTokens: 7 });
+    const others = [7, 9, 11].map((seed) => engine.generate(ask(letters(20, seed), 30)));
+    const prompts = [letters(60, 3), letters(33, 5)];
+    const raws = await Promise.all(
+      prompts.map(async (prompt) => {
+        const rows: number[] = [];
+        const onRows = (piece: Float32Array, first: number) => {
+          expect(first * VOCAB).toBe(rows.length);
+          rows.push(...piece);
+        };
+        const { chunks } = await engine.rawLogits({ prompt, onRows });
+        expect(chunks).toEqual([]);
+        return rows;
+      }),
+    );
+    for (const [i, rows] of raws.entries()) expect(rows).toEqual(expected(prompts[i]!));
+    await Promise.all(others);
+    expectIdle(engine);
+  });
+
+  it('end with what their reader throws, and nothing else does', async () => {
+    const { engine } = create({}, { maxBatchTokens: 7 });
+    const other = engine.generate(ask(letters(20, 7), 30));
+    const onRows = (_: Float32Array, first: number) => {
+      if (first > 0) throw new RangeError('enough');
+    };
+    await expect(engine.rawLogits({ prompt: letters(30, 3), onRows })).rejects.toThrow(RangeError);
+    expect(tokensOf(await other)[0]).toEqual(greedyAfter(letters(20, 7), 30, VOCAB));
+    expectIdle(engine);
+  });
+
   it('can be aborted, and fail with the step', async () => {
     const { engine } = create({ realTime: true }, { maxBatchTokens: 4 });
     const abort = new AbortController();

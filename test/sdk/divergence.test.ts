@@ -111,6 +111,13 @@ describe('a text', () => {
     }
   });
 
+  it('with a token that is ruled out has no finite loss', () => {
+    const losses = new Mean();
+    for (const loss of [1, Number.POSITIVE_INFINITY, 2, Number.POSITIVE_INFINITY]) losses.add(loss);
+    const { loss, lossError, perplexity } = perplexityOf(losses);
+    expect([loss, lossError, perplexity]).toEqual([Number.POSITIVE_INFINITY, Number.NaN, Number.POSITIVE_INFINITY]);
+  });
+
   it('of no rows has no figures', () => {
     expect(perplexityOf(new Mean()).perplexity).toBeNaN();
     const { count, mean, median, sameTop, rmsDeltaP } = new Divergence().summary();

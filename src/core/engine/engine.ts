@@ -143,7 +143,9 @@ export class Engine {
       const lease = this.#lease(request.adapter);
       const group = this.#group(prompt, { choices: 1, raw: true, adapter: lease?.serial });
       const { vocabSize } = this.#runner;
-      const run = new RawRun({ group, lease, prompt, timing: new Timing(this.#now()), vocabSize, resolve, reject });
+      const { onRows } = request;
+      const timing = new Timing(this.#now());
+      const run = new RawRun({ group, lease, prompt, timing, vocabSize, onRows, resolve, reject });
       this.#enter(run, prompt.length, request.signal);
     });
   }

@@ -9,6 +9,7 @@ import type {
   ChoiceResult,
   FinishReason,
   GenerationResult,
+  LogitRows,
   RawLogits,
   TokenLogprobs,
   TopRow,
@@ -179,6 +180,7 @@ export interface RawSetup {
   readonly prompt: Uint32Array;
   readonly timing: Timing;
   readonly vocabSize: number;
+  readonly onRows: LogitRows | undefined;
   readonly resolve: (result: RawLogits) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -201,18 +203,29 @@ export class RawRun {
     this.#setup = setup;
   }
 
-  /** The logits of the last `rows` computed tokens; true when they are the last of the prompt. */
+  /** The logits of the last computed tokens; true when the request has ended with them. */
   advance(sequence: Sequence, logits: Float32Array, at: number): boolean {
     const { vocabSize, prompt } = this.#setup;
     // After a preemption, rows come a second time.
     const first = sequence.computed - logits.length / vocabSize;
-    const chunk = logits.slice(Math.max(0, this.#rows - first) * vocabSize);
-    if (chunk.length > 0) this.#chunks.push(chunk);
+    const fresh = logits.subarray(Math.max(0, this.#rows - first) * vocabSize);
+    try {
+      if (fresh.length > 0) this.#take(fresh, sequence.computed - fresh.length / vocabSize);
+    } catch (error) {
+      this.fail(error);
+      return true;
+    }
     this.#rows = Math.max(this.#rows, sequence.computed);
     if (sequence.pending > 0) return false;
     const usage = this.timing.usage(prompt.length, 0, at);
     this.#setup.resolve({ chunks: this.#chunks, vocabSize, tokens: prompt, usage });
     return true;
+  }
+
+  #take(rows: Float32Array, first: number): void {
+    const { onRows } = this.#setup;
+    if (onRows) onRows(rows, first);
+    else this.#chunks.push(rows.slice());
   }
 
   fail(error: unknown): void {

@@ -110,7 +110,12 @@ export interface RawLogitsRequest {
   readonly truncateSequence?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly adapter?: AdapterSelection | undefined;
+  /** Takes the rows as they are computed; the result keeps none then. What it throws ends the request. */
+  readonly onRows?: LogitRows | undefined;
 }
+
+/** Rows of logits of consecutive positions, the first of them `first`; they are overwritten when the call returns. */
+export type LogitRows = (rows: Float32Array, first: number) => void;
 
 // ---------------------------------------------------------------------------------------------------------------- //
 // Responses
@@ -206,7 +211,7 @@ export interface GenerationResult {
 }
 
 export interface RawLogits {
-  /** Consecutive rows of logits, `rows * vocabSize` floats in each chunk. */
+  /** Consecutive rows of logits, `rows * vocabSize` floats in each chunk; none where `onRows` took them. */
   readonly chunks: readonly Float32Array[];
   readonly vocabSize: number;
   readonly tokens: Uint32Array;

@@ -69,6 +69,12 @@ export class Mean {
 
   add(value: number): void {
     this.#count++;
+    if (!Number.isFinite(value + this.#mean)) {
+      // Infinity stays what it is; the recurrence would make it NaN.
+      this.#mean += value;
+      this.#squares = Number.NaN;
+      return;
+    }
     const delta = value - this.#mean;
     this.#mean += delta / this.#count;
     this.#squares += delta * (value - this.#mean);

@@ -5,6 +5,7 @@ import type {
   GenerationRequest,
   GenerationResult,
   GenerationStream,
+  LogitRows,
   RawLogits,
   RawLogitsRequest,
 } from '../engine/types.ts';
@@ -108,6 +109,12 @@ export interface RawResponse {
   readonly tokens: Uint32Array;
 }
 
+export interface RawTokenOptions extends CallOptions {
+  readonly adapter?: AdapterSelection | undefined;
+  /** Called with the rows of each step as they are computed; `logitsChunks` is empty then. What it throws ends the call. */
+  readonly onRows?: LogitRows | undefined;
+}
+
 export interface TokenizeOptions {
   readonly tools?: readonly Tool[];
   readonly addSpecialTokens?: boolean;
@@ -186,13 +193,14 @@ export class Model {
     return this.#raw(this.#chatPrompt(chat), options, { truncateSequence, adapter });
   }
 
-  /** Logits of every position of a prompt given as ids; needs no tokenizer. */
-  async sendRawTokens(
-    tokens: ArrayLike<number>,
-    options: CallOptions & { readonly adapter?: AdapterSelection } = {},
-  ): Promise<RawResponse> {
+  /**
+   * Logits of every position of a prompt given as ids; needs no tokenizer. `onRows` takes them piece by piece instead, so
+   * that they are never in memory together.
+   */
+  async sendRawTokens(tokens: ArrayLike<number>, options: RawTokenOptions = {}): Promise<RawResponse> {
     this.#select(options);
-    return this.#raw(promptIds(tokens, this.#parts.info.vocabSize), options, { adapter: options.adapter });
+    const { adapter, onRows } = options;
+    return this.#raw(promptIds(tokens, this.#parts.info.vocabSize), options, { adapter, onRows });
   }
 
   /** Continues a raw prompt: no template; special tokens are added to text. Ids need no tokenizer. */
@@ -429,7 +437,7 @@ export class Model {
   async #raw(
     prompt: Uint32Array,
     options: CallOptions,
-    settings: Pick<RawLogitsRequest, 'truncateSequence' | 'adapter'>,
+    settings: Pick<RawLogitsRequest, 'truncateSequence' | 'adapter' | 'onRows'>,
   ): Promise<RawResponse> {
     const raw = await this.#parts.engine.rawLogits({ prompt, ...settings, ...signalOf(options) });
     const logitsChunks = raw.chunks.map((c) => hostTensor(c, [c.length / raw.vocabSize, raw.vocabSize]));
