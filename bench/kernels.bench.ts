@@ -8,7 +8,7 @@
  */
 import { setFlagsFromString } from 'node:v8';
 import type { Kernel, Variant } from '../src/backends/cpu/kernel.ts';
-import { attendF32, attendI16 } from '../src/backends/cpu/kernels/attention/attend.ts';
+import { attend as attendKernels } from '../src/backends/cpu/kernels/attention/attend.ts';
 import { type CacheKind, geometryOf, SEGMENT_CHUNKS } from '../src/backends/cpu/kernels/attention/layout.ts';
 import { qkvStoreF32, qkvStoreI16 } from '../src/backends/cpu/kernels/attention/store.ts';
 import { binaryKernels, unaryKernels } from '../src/backends/cpu/kernels/elementwise.ts';
@@ -168,7 +168,6 @@ function attentionSetup(kind: CacheKind, length: number, rows: number, copies: n
     ...{
       chunksPerBlock: 1,
       causal: 1,
-      valuesInKeys: 0,
       group,
       tileRows: Math.max(1, Math.floor(32 / group)),
       segmentChunks: SEGMENT_CHUNKS,
@@ -177,7 +176,7 @@ function attentionSetup(kind: CacheKind, length: number, rows: number, copies: n
     },
     ...{ scale: dim ** -0.5, softcap: 0 },
   };
-  const kernel = kind === 'f32' ? attendF32 : attendI16;
+  const kernel = kind === 'f32' ? attendKernels.f32 : attendKernels.i16;
   return {
     layerBytes,
     attend: (copy: number) => b.wasm(kernel, { ...attend, cache: cache + copy * layerBytes }),

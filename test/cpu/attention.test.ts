@@ -1,7 +1,7 @@
 import { setFlagsFromString } from 'node:v8';
 import { describe, expect, it } from 'vitest';
 import type { Kernel } from '../../src/backends/cpu/kernel.ts';
-import { attendF32, attendI8, attendI16 } from '../../src/backends/cpu/kernels/attention/attend.ts';
+import { attend, attendLatent } from '../../src/backends/cpu/kernels/attention/attend.ts';
 import {
   type CacheKind,
   geometryOf,
@@ -18,8 +18,12 @@ import { bench, DATA, random, SIMD } from './support.ts';
 // Node 20 has relaxed SIMD behind a flag.
 if (process.versions.node.startsWith('20.')) setFlagsFromString('--experimental-wasm-relaxed-simd');
 const STORE = { f32: qkvStoreF32, i16: qkvStoreI16, i8: qkvStoreI8 } as const;
-const ATTEND = { f32: attendF32, i16: attendI16, i8: attendI8 } as const;
-const kernels = [...Object.values(ATTEND), mergeAttention, ...Object.values(STORE)] as Kernel[];
+const kernels = [
+  ...Object.values(attend),
+  ...Object.values(attendLatent),
+  mergeAttention,
+  ...Object.values(STORE),
+] as Kernel[];
 const BYTES = 4 << 20;
 const simd = bench(kernels, SIMD, BYTES);
 
@@ -46,6 +50,8 @@ interface Setup {
   readonly chunksPerBlock?: number;
   /** Values are the first entries of the keys. */
   readonly latent?: boolean;
+  /** The first entry of every key. */
+  readonly spike?: number;
 }
 
 /** Lays everything out in memory, stores all positions, attends with the rows of the step; keeps what went in. */
@@ -89,7 +95,9 @@ function run(s: Setup, variant: 'wasm' | 'twin', b = simd) {
     for (let p = 0; p < q.past + q.rows; p++) {
       if (p >= q.past) queryRows.push(qkvRows.length);
       slots.push(tables[i]![Math.floor(p / perBlock)]! * perBlock + (p % perBlock));
-      qkvRows.push(Array.from({ length: width }, () => Math.fround((next() - 0.5) * 4)));
+      const row = Array.from({ length: width }, () => Math.fround((next() - 0.5) * 4));
+      for (let h = 0; s.spike && h < s.kvHeads; h++) row[(heads + h) * s.headDim] = s.spike;
+      qkvRows.push(row);
     }
   });
   const qAll = take(qkvRows.length * heads * s.headDim * 4);
@@ -160,7 +168,7 @@ function run(s: Setup, variant: 'wasm' | 'twin', b = simd) {
     },
   };
   b[variant](
-    ATTEND[s.kind],
+    (s.latent ? attendLatent : attend)[s.kind],
     {
       ...common,
       ...{ q: put(queries, 'f32'), blockTable: put(tables32, 'i32'), blocksPerSequence, headDim: s.headDim },
@@ -168,7 +176,6 @@ function run(s: Setup, variant: 'wasm' | 'twin', b = simd) {
         ...inside,
         chunksPerBlock: s.chunksPerBlock ?? 1,
         causal: 1,
-        valuesInKeys: s.latent ? 1 : 0,
         split: s.split ? 1 : 0,
         scale: s.headDim ** -0.5,
         softcap: s.softcap ?? 0,
@@ -365,34 +372,53 @@ describe.each(['f32', 'i16', 'i8'] as const)('attention over a cache of %s', (ki
   });
 });
 
-describe.each(['f32', 'i16'] as const)('attention over latents of %s, whose first entries are the values', (kind) => {
-  const latent: Readonly<Record<string, Omit<Setup, 'kind' | 'latent'>>> = {
-    decode: { kvHeads: 1, group: 5, headDim: 72, valueDim: 64, sequences: [{ past: 130, rows: 1 }] },
-    'odd sizes': { kvHeads: 2, group: 1, headDim: 7, valueDim: 7, sequences: [{ past: 17, rows: 18 }] },
-    'one dimension': { kvHeads: 1, group: 2, headDim: 1, valueDim: 1, sequences: [{ past: 3, rows: 2 }] },
-    'window and sinks': {
-      ...{ kvHeads: 1, group: 2, headDim: 12, valueDim: 6, window: 40, sinks: true },
-      sequences: [
-        { past: 90, rows: 12 },
-        { past: 0, rows: 5 },
-      ],
-    },
-    pieces: {
-      ...{ kvHeads: 1, group: 3, headDim: 24, valueDim: 20, split: true, segmentChunks: 2 },
-      sequences: [{ past: 200, rows: 1 }],
-    },
-  };
-  it.each(Object.entries(latent))('%s', (_, setup) => {
-    const s = { ...setup, kind, latent: true };
-    const wasm = run(s, 'wasm');
-    const twin = run(s, 'twin');
-    expect(new Uint32Array(wasm.got.buffer)).toEqual(new Uint32Array(twin.got.buffer));
-    expect(wasm.after).toBe(0xffffffff);
-    exact(s, wasm.qkvRows, wasm.sinks).forEach((v, i) => {
-      expect(Math.abs(wasm.got[i]! - v), `element ${i}`).toBeLessThan(LARGEST_ERROR[kind]);
+describe.each(['f32', 'i16', 'i8'] as const)(
+  'attention over latents of %s, whose first entries are the values',
+  (kind) => {
+    const latent: Readonly<Record<string, Omit<Setup, 'kind' | 'latent'>>> = {
+      decode: { kvHeads: 1, group: 5, headDim: 72, valueDim: 64, sequences: [{ past: 130, rows: 1 }] },
+      'odd sizes': { kvHeads: 2, group: 1, headDim: 7, valueDim: 7, sequences: [{ past: 17, rows: 18 }] },
+      'one dimension': { kvHeads: 1, group: 2, headDim: 1, valueDim: 1, sequences: [{ past: 3, rows: 2 }] },
+      'window and sinks': {
+        ...{ kvHeads: 1, group: 2, headDim: 12, valueDim: 6, window: 40, sinks: true },
+        sequences: [
+          { past: 90, rows: 12 },
+          { past: 0, rows: 5 },
+        ],
+      },
+      pieces: {
+        ...{ kvHeads: 1, group: 3, headDim: 24, valueDim: 20, split: true, segmentChunks: 2 },
+        sequences: [{ past: 200, rows: 1 }],
+      },
+    };
+    it.each(Object.entries(latent))('%s', (_, setup) => {
+      const s = { ...setup, kind, latent: true };
+      const wasm = run(s, 'wasm');
+      const twin = run(s, 'twin');
+      expect(new Uint32Array(wasm.got.buffer)).toEqual(new Uint32Array(twin.got.buffer));
+      expect(wasm.after).toBe(0xffffffff);
+      exact(s, wasm.qkvRows, wasm.sinks).forEach((v, i) => {
+        expect(Math.abs(wasm.got[i]! - v), `element ${i}`).toBeLessThan(LARGEST_ERROR[kind]);
+      });
     });
-  });
-});
+
+    it('holds where one entry is by far the largest of every key, and all weigh alike', () => {
+      const s: Setup = { kind, ...latent['decode']!, latent: true, spike: 1e4, softcap: 1e-3 };
+      const { got } = run(s, 'wasm');
+      for (let head = 0; head < s.group; head++) expect(got[head * s.valueDim]! / 1e4).toBeCloseTo(1, 3);
+    });
+
+    it('gives a row the same result whether later ones come with it or after it', () => {
+      const s: Setup = { kind, kvHeads: 1, group: 3, headDim: 24, valueDim: 16, latent: true, sequences: [] };
+      const together = run({ ...s, sequences: [{ past: 20, rows: 50 }] }, 'wasm').got;
+      const width = 3 * 16;
+      for (let past = 20; past < 70; past++) {
+        const alone = run({ ...s, sequences: [{ past, rows: 1 }] }, 'wasm').got;
+        expect(together.subarray((past - 20) * width, (past - 19) * width)).toEqual(alone);
+      }
+    });
+  },
+);
 
 describe('qkvStore', () => {
   const next = random(23);

@@ -5,6 +5,7 @@ import { f32, f32x4, i32, v128 } from '../../wasm/ops.ts';
 import { forColumns } from '../loops.ts';
 import { sumRow } from '../rows.ts';
 import { attendChunk } from './attendChunk.ts';
+import { beginTurned } from './attendLatent.ts';
 import { finish, fold, storePartial, takeTotals } from './attendResult.ts';
 import { ATTEND_FIELDS, Tile } from './attendTile.ts';
 import { attendTwin } from './attendTwin.ts';
@@ -20,19 +21,25 @@ import { type CacheKind, CHUNK, CHUNK_SHIFT, KEY_NORM, SCRATCH, STATE, STATE_BYT
  * Inside a tile, queries (row by row, head by head) go in pairs: every vector of keys or values is loaded once for two.
  * Weights are relative to the maximum of the chunk, so that integers use their whole range.
  */
-const attendKernel = (kind: CacheKind) =>
+const attendKernel = (kind: CacheKind, latent: boolean) =>
   defineKernel({
-    name: `attend.${kind}`,
+    name: `attend.${kind}${latent ? '.latent' : ''}`,
     fields: ATTEND_FIELDS,
     emit(f, a, ctx) {
-      emitItems(new Tile(f, a, ctx, kind));
+      emitItems(new Tile(f, a, ctx, kind, latent));
     },
-    twin: (m, a, tid, nt) => attendTwin(kind, m, a, tid, nt),
+    twin: (m, a, tid, nt) => attendTwin(kind, latent, m, a, tid, nt),
   });
 
-export const attendF32 = attendKernel('f32');
-export const attendI16 = attendKernel('i16');
-export const attendI8 = attendKernel('i8');
+const kernelsOf = (latent: boolean) => ({
+  f32: attendKernel('f32', latent),
+  i16: attendKernel('i16', latent),
+  i8: attendKernel('i8', latent),
+});
+
+export const attend = kernelsOf(false);
+/** Over values that are the first entries of the keys. */
+export const attendLatent = kernelsOf(true);
 
 /** Walks over all items and runs those of this thread. */
 function emitItems(t: Tile): void {
@@ -166,6 +173,7 @@ function begin(t: Tile, firstRow: Local<'i32'>, head: Local<'i32'>): void {
   });
   f.memoryFill(t.output, 0, i32.mul(t.queries, t.outputStride));
   t.totals.set(i32.add(t.output, i32.mul(t.queries, t.outputStride)));
+  if (t.latent) beginTurned(t);
   if (t.kind === 'f32') {
     // Floats are read where they are: query `i` of the tile is `rowBytes` per row and `headBytes` per head away.
     t.queryBuffer.set(firstQuery);

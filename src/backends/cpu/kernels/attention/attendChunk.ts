@@ -5,9 +5,9 @@ import { f32, f32x4, i8x16, i32, i32x4, v128 } from '../../wasm/ops.ts';
 import { ROUNDER } from '../lanes.ts';
 import { expNegative, tanh } from '../math.ts';
 import { spread } from '../rows.ts';
-import { mixKeys } from './attendLatent.ts';
+import { turnKeys } from './attendLatent.ts';
 import type { Tile } from './attendTile.ts';
-import { inverseOf, keyBytesOf, keyScaleBytes, LOWEST } from './emit.ts';
+import { groupBytesOf, inverseOf, keyBytesOf, keyScaleBytes, LOWEST } from './emit.ts';
 import {
   BYTE_GROUP,
   CHUNK,
@@ -17,8 +17,8 @@ import {
   STATE,
   STATE_BYTES,
   STEP_BYTES,
-  stepBytesOf,
   WEIGHT_MAX,
+  WEIGHT_SUM,
   WIDE,
 } from './layout.ts';
 import { emitTile, VECTORS } from './tile.ts';
@@ -36,12 +36,16 @@ export function attendChunk(t: Tile, head: Local<'i32'>): void {
   const block = i32.load(i32.add(a.blockTable, i32.shl(entry, 2)));
   const stored = i32.add(i32.mul(block, a.chunksPerBlock), i32.remU(t.chunk, a.chunksPerBlock));
   const keys = f.i32('keys', i32.add(a.cache, i32.add(i32.mul(head, a.headStride), i32.mul(stored, a.chunkBytes))));
-  t.values.set(i32.add(keys, i32.add(keyBytesOf(t.kind, a.keySteps), keyScaleBytes(t.kind, a.keySteps))));
-  if (t.kind === 'i16') {
-    const behindValues = i32.add(t.values, i32.mul(a.valueGroups, (CHUNK / 2) * STEP_BYTES));
-    t.valueScales.set(i32.select(a.valuesInKeys, i32.add(keys, keyBytesOf(t.kind, a.keySteps)), behindValues));
+  const behindKeys = i32.add(keys, keyBytesOf(t.kind, a.keySteps));
+  if (t.latent) {
+    turnKeys(t, keys);
+    t.values.set(t.turned);
+    t.valueScales.set(behindKeys);
+  } else {
+    t.values.set(i32.add(behindKeys, keyScaleBytes(t.kind, a.keySteps)));
+    t.valueScales.set(i32.add(t.values, i32.mul(a.valueGroups, groupBytesOf(t.kind))));
   }
-  const alike = t.kind === 'i16' ? scaleValuesOfAll(t) : undefined;
+  const alike = t.sharesScales ? scaleValuesOfAll(t) : undefined;
   const query = f.i32('query');
   const state = f.i32('state');
   const left = f.i32('left');
@@ -129,14 +133,8 @@ function attendQueries(
     });
   }
   for (let q = 0; q < n; q++) weigh(t, q, state);
-  if (t.kind === 'i8') mixBytes(t, n, query);
-  else {
-    f.if(
-      t.a.valuesInKeys,
-      () => mixKeys(t, n, query, keys),
-      () => mix(t, n, query),
-    );
-  }
+  if (t.kind === 'f32' || t.sharesScales) mix(t, n, query);
+  else mixScaled(t, n, query);
 }
 
 /** Scores of `n` queries against the 32 keys, into the scratch. */
@@ -243,7 +241,7 @@ function weigh(t: Tile, q: number, firstState: Local<'i32'>): void {
         f.v128('e', expNegative(m, f.v128('d', m.sub(v128.load(p, scores + at), top)))),
       ) as [Local<'v128'>, Local<'v128'>];
       sum.set(m.add(m.add(sum, e[0]), e[1]));
-      if (t.kind !== 'i16') {
+      if (!t.sharesScales) {
         f.v128Store(pw, e[0], weights);
         f.v128Store(pw, e[1], weights + 16);
         pw.inc(32);
@@ -267,7 +265,7 @@ function weigh(t: Tile, q: number, firstState: Local<'i32'>): void {
   const fresh = f.f32('fresh', f32x4.extractLane(factors, 1));
   f.v128Store(state, m.madd(v128.load(state, STATE.sum), f32x4.splat(old), m.mul(sum, f32x4.splat(fresh))), STATE.sum);
   f.f32Store(t.scratch, old, SCRATCH.factors + 8 * q);
-  const weight = t.kind === 'i16' ? f32.mul(fresh, f32.load(t.scratch, SCRATCH.unit + 4 * q)) : fresh;
+  const weight = t.sharesScales ? f32.mul(fresh, f32.load(t.scratch, SCRATCH.unit + 4 * q)) : fresh;
   f.f32Store(t.scratch, weight, SCRATCH.factors + 8 * q + 4);
 }
 
@@ -278,7 +276,7 @@ function mix(t: Tile, n: number, query: Local<'i32'>): void {
   const group = f.i32('group');
   const steps = f.i32('steps');
   const pv = f.i32('pv');
-  const groupBytes = (t.kind === 'i16' ? CHUNK / 2 : CHUNK) * STEP_BYTES;
+  const groupBytes = groupBytesOf(t.kind);
   const used = f.i32('used', t.kind === 'i16' ? i32.shrU(i32.add(t.valid, 1), 1) : t.valid);
   const po = f.i32('po', i32.add(t.output, i32.mul(query, t.outputStride)));
   f.for(group, 0, t.a.valueGroups, 1, () => {
@@ -298,22 +296,28 @@ function mix(t: Tile, n: number, query: Local<'i32'>): void {
   });
 }
 
-/** The same for an 8-bit cache: before every 32 dimensions their scales go into the weights, which become integers. */
-function mixBytes(t: Tile, n: number, query: Local<'i32'>): void {
+/** The same where the scales of values go into the weights, which become integers: once, or before every 32 dimensions. */
+function mixScaled(t: Tile, n: number, query: Local<'i32'>): void {
   const f = t.f;
   const m = t.m;
   const group = f.i32('group');
   const pv = f.i32('pv', t.values);
   const po = f.i32('po', i32.add(t.output, i32.mul(query, t.outputStride)));
-  const groupBytes = (CHUNK / 2) * stepBytesOf(t.kind);
-  const scales = f.i32('scales', i32.add(t.values, i32.mul(t.a.valueGroups, groupBytes)));
+  const groupBytes = groupBytesOf(t.kind);
+  const scales = f.i32('scales', t.valueScales);
   const steps = f.i32('steps');
   const pa = f.i32('pa');
+  const weighAll = () => {
+    for (let q = 0; q < n; q++) weighScaled(t, q, scales);
+  };
+  if (t.kind === 'i16') weighAll();
   f.for(group, 0, t.a.valueGroups, 1, () => {
-    f.if(i32.eqz(i32.and(group, BYTE_GROUP / WIDE - 1)), () => {
-      for (let q = 0; q < n; q++) weighBytes(t, q, scales);
-      scales.inc(SCALE_BYTES);
-    });
+    if (t.kind === 'i8') {
+      f.if(i32.eqz(i32.and(group, BYTE_GROUP / WIDE - 1)), () => {
+        weighAll();
+        scales.inc(SCALE_BYTES);
+      });
+    }
     pa.set(pv);
     steps.set(i32.shrU(i32.add(t.valid, 1), 1));
     const pw = Array.from({ length: n }, (_, q) =>
@@ -334,8 +338,11 @@ function mixBytes(t: Tile, n: number, query: Local<'i32'>): void {
   });
 }
 
-/** Weights of query `q` times the value scales at `scales`, as integers up to `WEIGHT_MAX`, and their unit. */
-function weighBytes(t: Tile, q: number, scales: Local<'i32'>): void {
+/**
+ * Weights of query `q` times the value scales at `scales`, as integers up to `WEIGHT_MAX`, and their unit. Where they meet
+ * 16-bit keys, they are together `WEIGHT_SUM` at most.
+ */
+function weighScaled(t: Tile, q: number, scales: Local<'i32'>): void {
   const f = t.f;
   const m = t.m;
   const largest = f.v128('largest', v128.zero());
@@ -349,6 +356,12 @@ function weighBytes(t: Tile, q: number, scales: Local<'i32'>): void {
   });
   const all = spread(f, largest, m.max);
   const unit = f.f32('unit', f32.div(f32x4.extractLane(all, 0), WEIGHT_MAX));
+  if (t.kind === 'i16') {
+    const sum = f.v128('sum', products[0]!);
+    for (const product of products.slice(1)) sum.set(m.add(sum, product));
+    const whole = f.v128('whole', spread(f, sum, m.add));
+    unit.set(f32.max(unit, f32.div(f32x4.extractLane(whole, 0), WEIGHT_SUM)));
+  }
   f.f32Store(t.scratch, unit, SCRATCH.unit + 4 * q);
   const inverse = f.v128('inverse', inverseOf(unit));
   for (let i = 0; i < products.length; i += 2) {

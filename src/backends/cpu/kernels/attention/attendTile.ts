@@ -32,8 +32,6 @@ export const ATTEND_FIELDS = {
   split: 'i32',
   /** 0: every row sees all cached positions. */
   causal: 'i32',
-  /** 1: values are the first entries of the keys. */
-  valuesInKeys: 'i32',
   /** 0: no window. */
   window: 'i32',
   scale: 'f32',
@@ -48,6 +46,13 @@ export class Tile {
   readonly a: Args;
   readonly ctx: KernelContext;
   readonly kind: CacheKind;
+  /** Values are the first entries of the keys. */
+  readonly latent: boolean;
+  /**
+   * The scales of values are joined with the weights of every query alike, before the maxima of both are known. Else each
+   * query's weights are multiplied with them.
+   */
+  readonly sharesScales: boolean;
   readonly m: VectorLanes;
   readonly scratch: Local<'i32'>;
   readonly sequence: Local<'i32'>;
@@ -61,20 +66,24 @@ export class Tile {
   readonly output: Local<'i32'>;
   /** Outputs over all segments that are folded. */
   readonly totals: Local<'i32'>;
+  /** Values of the chunk, turned out of its keys. */
+  readonly turned: Local<'i32'>;
   readonly outputStride: Local<'i32'>;
   readonly chunk: Local<'i32'>;
   /** Position of the first entry of the chunk, and how many of its entries are in use. */
   readonly start: Local<'i32'>;
   readonly valid: Local<'i32'>;
   readonly values: Local<'i32'>;
-  /** Scales of the values of a 16-bit cache. */
+  /** Scales of the values of a cache of integers. */
   readonly valueScales: Local<'i32'>;
 
-  constructor(f: FunctionBuilder, a: Args, ctx: KernelContext, kind: CacheKind) {
+  constructor(f: FunctionBuilder, a: Args, ctx: KernelContext, kind: CacheKind, latent: boolean) {
     this.f = f;
     this.a = a;
     this.ctx = ctx;
     this.kind = kind;
+    this.latent = latent;
+    this.sharesScales = kind === 'i16' && !latent;
     this.m = vectorLanes(f, ctx);
     this.scratch = f.i32('scratch', i32.add(a.scratch, i32.mul(ctx.tid, a.scratchStride)));
     this.sequence = f.i32('sequence');
@@ -86,6 +95,7 @@ export class Tile {
     this.queryStride = f.i32('queryStride');
     this.output = f.i32('output');
     this.totals = f.i32('totals');
+    this.turned = f.i32('turned');
     this.outputStride = f.i32('outputStride', i32.mul(a.valueGroups, STEP_BYTES));
     this.chunk = f.i32('chunk');
     this.start = f.i32('start');

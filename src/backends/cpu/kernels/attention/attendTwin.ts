@@ -13,6 +13,7 @@ import {
   STEP_BYTES,
   stepBytesOf,
   WEIGHT_MAX,
+  WEIGHT_SUM,
   WIDE,
 } from './layout.ts';
 
@@ -36,7 +37,7 @@ interface Query {
 }
 
 /** See `attend.ts`; the same steps for one query after the other. */
-export function attendTwin(kind: CacheKind, views: Views, a: Args, tid: number, nt: number): void {
+export function attendTwin(kind: CacheKind, latent: boolean, views: Views, a: Args, tid: number, nt: number): void {
   const { i32 } = views;
   let item = tid;
   let base = 0;
@@ -72,7 +73,7 @@ export function attendTwin(kind: CacheKind, views: Views, a: Args, tid: number, 
         const query = readQuery(kind, views, a, first + row + tileRow, member, last);
         let folds = 0;
         for (let chunk = from; chunk < to; chunk++) {
-          attendChunk(kind, views, a, sequence, head, chunk, length, query);
+          attendChunk({ kind, latent }, views, a, sequence, head, chunk, length, query);
           if (chunk + 1 < to && (chunk + 1) % a.segmentChunks === 0) {
             fold(query);
             folds++;
@@ -152,7 +153,7 @@ export function toI8Twin(x: number): number {
 }
 
 function attendChunk(
-  kind: CacheKind,
+  { kind, latent }: { readonly kind: CacheKind; readonly latent: boolean },
   { f32, i8, i16, i32 }: Views,
   a: Args,
   sequence: number,
@@ -204,9 +205,10 @@ function attendChunk(
   const weights = scores.map((s) => expNegative(m, m.sub(s, top)));
   const sums = new Float32Array(4);
   for (let p = 0; p < CHUNK; p++) sums[p % 4] = m.add(sums[p % 4]!, weights[p]!);
+  const behindValues = values + a.valueGroups * (CHUNK / 2) * stepBytes;
+  const scales = (latent ? keys + keyBytes : behindValues) >>> 2;
   let unit = 1;
-  if (kind === 'i16') {
-    const scales = (a.valuesInKeys ? keys + keyBytes : values + a.valueGroups * (CHUNK / 2) * STEP_BYTES) >>> 2;
+  if (kind === 'i16' && !latent) {
     // Only what the query sees, so that rows behind it change nothing.
     const known = Math.min(CHUNK, query.last + 1 - start);
     const largest = f32.subarray(scales, scales + known).reduce((x, y) => Math.max(x, y), 0);
@@ -223,61 +225,71 @@ function attendChunk(
   const fresh = expNegative(m, m.sub(top, now));
   query.max = now;
   for (let l = 0; l < 4; l++) query.sums[l] = m.madd(query.sums[l]!, old, m.mul(sums[l]!, fresh));
-  let weight = kind === 'i16' ? m.mul(fresh, unit) : fresh;
-  if (a.valuesInKeys) {
-    const lanes = new Float64Array(4);
-    for (let d = 0; d < a.valueDim; d++) {
-      lanes.fill(0);
-      for (let p = 0; p < valid; p++) {
-        const half = keys + (p >= WIDE ? a.keySteps * stepBytes : 0) + (p % WIDE) * 4;
-        if (kind === 'f32') lanes[p % 4] = m.madd(f32[(half + d * stepBytes) >>> 2]!, weights[p]!, lanes[p % 4]!);
-        else lanes[p % 4]! += i16[((half + (d >> 1) * stepBytes) >>> 1) + (d & 1)]! * weights[p]!;
-      }
-      const [l0, l1, l2, l3] = Float32Array.from(lanes) as unknown as [number, number, number, number];
-      const sum = m.add(m.add(l0, l2), m.add(l1, l3));
-      query.outputs[d] = m.madd(query.outputs[d]!, old, m.mul(sum, weight));
-    }
-    return;
+  let weight = m.mul(fresh, unit);
+  let whole: ArrayLike<number> = weights;
+  if (kind === 'i16' && latent) {
+    const scaled = weighScaled(weights, f32.subarray(scales, scales + CHUNK), WEIGHT_SUM);
+    whole = scaled.whole;
+    weight = m.mul(fresh, scaled.unit);
   }
-  const whole = new Float64Array(CHUNK);
-  for (let d = 0; d < a.valueGroups * WIDE; d++) {
+  /** Words of position `p` in dimension `d`, counted in numbers of the cache. */
+  const placeOf = (p: number, d: number): number => {
+    const size = kind === 'f32' ? 4 : kind === 'i16' ? 2 : 1;
+    if (latent) {
+      const half = keys + (p >= WIDE ? a.keySteps * stepBytes : 0);
+      const step = kind === 'f32' ? d : d >> 1;
+      return (half + step * stepBytes + (p % WIDE) * (stepBytes / WIDE)) / size + (kind === 'f32' ? 0 : d & 1);
+    }
+    const group = Math.floor(d / WIDE);
+    if (kind === 'f32') return (values + (group * CHUNK + p) * STEP_BYTES) / 4 + (d % WIDE);
+    return (values + (group * (CHUNK / 2) + (p >> 1)) * stepBytes) / size + (d % WIDE) * 2 + (p & 1);
+  };
+  const numbers = { f32, i16, i8 }[kind];
+  for (let d = 0; d < a.valueDim; d++) {
     let sum = 0;
     if (kind === 'i8' && d % BYTE_GROUP === 0) {
-      const scales = ((values + a.valueGroups * (CHUNK / 2) * stepBytes) >>> 2) + (d / BYTE_GROUP) * CHUNK;
-      weight = m.mul(fresh, weighBytes(weights, f32.subarray(scales, scales + CHUNK), whole));
+      const from = scales + (d / BYTE_GROUP) * CHUNK;
+      const scaled = weighScaled(weights, f32.subarray(from, from + CHUNK), Infinity);
+      whole = scaled.whole;
+      weight = m.mul(fresh, scaled.unit);
     }
     for (let p = 0; p < valid; p++) {
-      if (kind === 'i8') {
-        const at = values + (Math.floor(d / WIDE) * (CHUNK / 2) + (p >> 1)) * stepBytes + (d % WIDE) * 2 + (p & 1);
-        sum += i8[at]! * whole[p]!;
-      } else if (kind === 'i16') {
-        const at = values + (Math.floor(d / WIDE) * (CHUNK / 2) + (p >> 1)) * STEP_BYTES + (d % WIDE) * 4 + (p & 1) * 2;
-        sum += i16[at >>> 1]! * weights[p]!;
-      } else {
-        const at = values + (Math.floor(d / WIDE) * CHUNK + p) * STEP_BYTES + (d % WIDE) * 4;
-        sum = m.madd(f32[at >>> 2]!, weights[p]!, sum);
-      }
+      const x = numbers[placeOf(p, d)]!;
+      sum = kind === 'f32' ? m.madd(x, whole[p]!, sum) : sum + x * whole[p]!;
     }
     query.outputs[d] = m.madd(query.outputs[d]!, old, m.mul(Math.fround(sum), weight));
   }
 }
 
-/** Fills `whole` with the weights times the scales as integers; returns their unit. */
-function weighBytes(weights: Float32Array, scales: Float32Array, whole: Float64Array): number {
+/** The weights times the scales as integers, at most `limit` together, and their unit. */
+function weighScaled(
+  weights: Float32Array,
+  scales: Float32Array,
+  limit: number,
+): { readonly whole: Float32Array; readonly unit: number } {
   const products = weights.map((w, p) => (w > 0 ? m.mul(w, scales[p]!) : 0));
-  const unit = m.div(
-    products.reduce((x, y) => Math.max(x, y), 0),
-    WEIGHT_MAX,
+  const sums = new Float32Array(4);
+  products.forEach((x, p) => {
+    sums[p % 4] = m.add(sums[p % 4]!, x);
+  });
+  const unit = Math.max(
+    m.div(
+      products.reduce((x, y) => Math.max(x, y), 0),
+      WEIGHT_MAX,
+    ),
+    m.div(treeSum(sums), limit),
   );
   const inverse = unit > 0 ? m.div(1, unit) : 0;
-  products.forEach((x, p) => {
-    whole[p] = m.sub(m.madd(x, inverse, ROUNDER), ROUNDER);
-  });
-  return unit;
+  return { whole: products.map((x) => m.sub(m.madd(x, inverse, ROUNDER), ROUNDER)), unit };
+}
+
+/** Four lanes in the order in which the kernel adds them. */
+function treeSum(sums: Float32Array): number {
+  return m.add(m.add(sums[0]!, sums[2]!), m.add(sums[1]!, sums[3]!));
 }
 
 function total({ sums }: Query): number {
-  return m.add(m.add(sums[0]!, sums[2]!), m.add(sums[1]!, sums[3]!));
+  return treeSum(sums);
 }
 
 function finish({ f32 }: Views, a: Args, row: number, member: number, query: Query): void {

@@ -4,7 +4,7 @@ import type { FunctionBuilder, Local } from '../../wasm/function.ts';
 import { f32, f32x4, i8x16, i16x8, i32, i32x4, v128 } from '../../wasm/ops.ts';
 import type { VectorLanes } from '../lanes.ts';
 import { expNegative } from '../math.ts';
-import { BYTE_GROUP, BYTE_GROUP_SHIFT, type CacheKind, SCALE_BYTES, stepBytesOf } from './layout.ts';
+import { BYTE_GROUP, BYTE_GROUP_SHIFT, type CacheKind, CHUNK, SCALE_BYTES, stepBytesOf } from './layout.ts';
 
 /** The most negative number: a maximum that is still finite. */
 export const LOWEST = -3.4028234663852886e38;
@@ -64,4 +64,9 @@ export function keyScaleBytes(kind: CacheKind, keySteps: Local<'i32'>): Expr<'i3
   if (kind !== 'i8') return i32.const(kind === 'i16' ? SCALE_BYTES : 0);
   const groups = i32.shrU(i32.add(keySteps, BYTE_GROUP / 2 - 1), BYTE_GROUP_SHIFT - 1);
   return i32.mul(groups, SCALE_BYTES);
+}
+
+/** Bytes of the values of a chunk in 16 dimensions. */
+export function groupBytesOf(kind: CacheKind): number {
+  return (kind === 'f32' ? CHUNK : CHUNK / 2) * stepBytesOf(kind);
 }

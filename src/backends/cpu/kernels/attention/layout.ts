@@ -32,6 +32,10 @@ export const SCALE_BYTES = CHUNK * 4;
 export const KEY_NORM = 32767;
 export const VALUE_MAX = 8191;
 export const WEIGHT_MAX = 8191;
+/**
+ * Largest sum of weights that meet 16-bit keys as values: with what rounding adds, (65500 + 16) · 32767 < 2³¹.
+ */
+export const WEIGHT_SUM = 65500;
 /** Largest integer of an 8-bit cache, and the dimensions that share a scale there. */
 export const BYTE_MAX = 127;
 export const BYTE_GROUP = 32;
@@ -56,23 +60,26 @@ export interface CacheGeometry {
   /** Byte positions inside a chunk. */
   readonly valuesAt: number;
   readonly chunkBytes: number;
+  /** Bytes of the values of a chunk that are turned out of its keys, see `attendLatent.ts`. */
+  readonly turnedBytes: number;
 }
 
 /**
- * The layout for heads of `keyDim` and `valueDim` elements. With `valuesInKeys` chunks have no values: they are read out of
- * the keys, four dimensions at a time, so that up to three steps behind the keys are touched.
+ * The layout for heads of `keyDim` and `valueDim` elements. With `latent` chunks have no values: those are turned out of
+ * the keys, up to four steps at a time, so that up to three steps behind the keys are touched.
  */
-export function geometryOf(kind: CacheKind, keyDim: number, valueDim: number, valuesInKeys = false): CacheGeometry {
+export function geometryOf(kind: CacheKind, keyDim: number, valueDim: number, latent = false): CacheGeometry {
   const paired = kind !== 'f32';
   const keySteps = paired ? Math.ceil(keyDim / 2) : keyDim;
   const valueSteps = paired ? CHUNK / 2 : CHUNK;
   const valueGroups = Math.ceil(valueDim / WIDE);
   const stepBytes = stepBytesOf(kind);
   const valuesAt = 2 * keySteps * stepBytes + scaleBytes(kind, keyDim);
+  const valueBytes = valueGroups * valueSteps * stepBytes;
   return {
     ...{ kind, keySteps, valueSteps, valueGroups, valuesAt },
-    chunkBytes:
-      valuesAt + (valuesInKeys ? 3 * stepBytes : valueGroups * valueSteps * stepBytes + scaleBytes(kind, valueDim)),
+    chunkBytes: valuesAt + (latent ? 3 * stepBytes : valueBytes + scaleBytes(kind, valueDim)),
+    turnedBytes: latent ? valueBytes : 0,
   };
 }
 
@@ -82,9 +89,12 @@ export function geometryOf(kind: CacheKind, keyDim: number, valueDim: number, va
  */
 export const SEGMENT_CHUNKS = 8;
 
-/** Bytes of scratch memory that a thread needs for a tile of `queries` queries: outputs of a segment, and of all so far. */
+/**
+ * Bytes of scratch memory that a thread needs for a tile of `queries` queries: outputs of a segment, and of all so far, and
+ * the turned values of a chunk.
+ */
 export function scratchBytes(g: CacheGeometry, queries: number): number {
-  return queriesAt(queries) + queries * (g.keySteps * 4 + 2 * g.valueGroups * STEP_BYTES);
+  return queriesAt(queries) + queries * (g.keySteps * 4 + 2 * g.valueGroups * STEP_BYTES) + g.turnedBytes;
 }
 
 /** Scratch memory of a thread, in bytes: see `attend.ts`. */
@@ -95,7 +105,7 @@ export const SCRATCH = {
   weights: 256,
   /** Two queries × what the old sums and the chunk's sums are multiplied by. */
   factors: 512,
-  /** Two queries × 32 value scales over the largest one that the query sees; in 8-bit caches, weights as integers. */
+  /** Two queries × 32 value scales over the largest one that the query sees, or weights times scales as integers. */
   valueScales: 576,
   /** Two queries × that largest scale over `WEIGHT_MAX`. */
   unit: 832,

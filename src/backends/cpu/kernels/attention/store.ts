@@ -8,7 +8,7 @@ import { emitNormPart, normPartTwin } from '../norm.ts';
 import { emitRotate, rotateTwin } from '../rope.ts';
 import { reduceRow, reduceTwin, sumRow } from '../rows.ts';
 import { toI8Twin, toI16Twin } from './attendTwin.ts';
-import { inverseOf, keyBytesOf, keyScaleBytes, toI8, toI16 } from './emit.ts';
+import { groupBytesOf, inverseOf, keyBytesOf, keyScaleBytes, toI8, toI16 } from './emit.ts';
 import {
   BYTE_GROUP,
   BYTE_MAX,
@@ -399,7 +399,7 @@ function storeValue(
   const m = vectorLanes(f, ctx);
   const p = f.i32('p', head);
   const end = f.i32('end', i32.add(head, padded));
-  const groupBytes = (kind === 'f32' ? CHUNK : CHUNK / 2) * stepBytesOf(kind);
+  const groupBytes = groupBytesOf(kind);
   if (kind === 'f32') {
     const to = f.i32('to', i32.add(values, i32.mul(place, STEP_BYTES)));
     f.doWhile(

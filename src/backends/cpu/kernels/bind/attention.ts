@@ -3,7 +3,7 @@ import { composedDenseAttention } from '../../../../core/composed/attention.ts';
 import { ShapeError, UnsupportedError } from '../../../../core/errors.ts';
 import type { OpHost } from '../../host.ts';
 import type { Kernel } from '../../kernel.ts';
-import { attendF32, attendI8, attendI16 } from '../attention/attend.ts';
+import { attend, attendLatent } from '../attention/attend.ts';
 import {
   type CacheGeometry,
   CHUNK,
@@ -18,7 +18,7 @@ import { HEAD_NORM, kvStore, qkvStoreF32, qkvStoreI8, qkvStoreI16 } from '../att
 import { stridedCopy } from '../strided.ts';
 
 export const attentionKernels = [
-  ...([attendF32, attendI16, attendI8, mergeAttention, kvStore] as readonly Kernel[]),
+  ...([...Object.values(attend), ...Object.values(attendLatent), mergeAttention, kvStore] as readonly Kernel[]),
   ...([qkvStoreF32, qkvStoreI16, qkvStoreI8] as readonly Kernel[]),
 ];
 
@@ -61,11 +61,13 @@ export class CpuKvCache implements KvCache {
 type AttentionOps = Pick<OptionalOps, 'createKvCache' | 'copyKvBlock' | 'qkvStore' | 'attention' | 'denseAttention'>;
 
 export function attentionOps(host: OpHost): AttentionOps {
-  const attend = {
-    f32: host.entry(attendF32 as Kernel),
-    i16: host.entry(attendI16 as Kernel),
-    i8: host.entry(attendI8 as Kernel),
-  };
+  const entriesOf = ({ f32, i16, i8 }: typeof attend) => ({
+    f32: host.entry(f32 as Kernel),
+    i16: host.entry(i16 as Kernel),
+    i8: host.entry(i8 as Kernel),
+  });
+  const attendEntries = entriesOf(attend);
+  const latentEntries = entriesOf(attendLatent);
   const store = {
     f32: host.entry(qkvStoreF32 as Kernel),
     i16: host.entry(qkvStoreI16 as Kernel),
@@ -77,7 +79,6 @@ export function attentionOps(host: OpHost): AttentionOps {
 
   return {
     createKvCache(spec, blocks, blockSize) {
-      if (spec.valuesInKeys && spec.dtype === 'q8_0') return undefined;
       if (blockSize % CHUNK !== 0) {
         throw new ShapeError(`createKvCache: expected a block size that is a multiple of ${CHUNK}, got ${blockSize}`);
       }
@@ -158,8 +159,8 @@ export function attentionOps(host: OpHost): AttentionOps {
           )
         : 0;
       const sinks = o.sinks ? host.address(o.sinks) : 0;
-      const { at } = attendF32;
-      const c = host.begin(attend[geometry.kind]);
+      const { at } = attend.f32;
+      const c = host.begin((spec.valuesInKeys ? latentEntries : attendEntries)[geometry.kind]);
       const { words, floats } = host;
       words[c + at.out] = host.address(out);
       words[c + at.q] = host.address(q);
@@ -186,7 +187,6 @@ export function attentionOps(host: OpHost): AttentionOps {
       words[c + at.segmentChunks] = SEGMENT_CHUNKS;
       words[c + at.split] = split ? 1 : 0;
       words[c + at.causal] = 1;
-      words[c + at.valuesInKeys] = spec.valuesInKeys ? 1 : 0;
       words[c + at.window] = o.window ?? 0;
       floats[c + at.scale] = o.scale;
       floats[c + at.softcap] = o.softcap ?? 0;
@@ -242,8 +242,8 @@ export function attentionOps(host: OpHost): AttentionOps {
       words[d + to.headStride] = headStride;
       words[d + to.scratch] = scratch;
       words[d + to.scratchStride] = scratchStride;
-      const { at } = attendF32;
-      const c = host.begin(attend.f32);
+      const { at } = attend.f32;
+      const c = host.begin(attendEntries.f32);
       words[c + at.out] = host.address(out);
       words[c + at.q] = host.address(q);
       words[c + at.cache] = cache;
@@ -269,7 +269,6 @@ export function attentionOps(host: OpHost): AttentionOps {
       words[c + at.segmentChunks] = SEGMENT_CHUNKS;
       words[c + at.split] = 0;
       words[c + at.causal] = o.causal ? 1 : 0;
-      words[c + at.valuesInKeys] = 0;
       words[c + at.window] = 0;
       floats[c + at.scale] = o.scale;
       floats[c + at.softcap] = o.softcap ?? 0;
