@@ -40,5 +40,5 @@ export const candidates: readonly Candidate[] = [
   cpu('cpu with 3 threads', 12, { threads: 3 }),
   cpu('cpu without SIMD', 8, { simd: 'off' }),
   // Pipelines take long to compile on a processor: few runs.
-  { name: 'webgpu', create: openWebGpu, runs: 6, refuses: (detail) => detail.endsWith('q8_0') },
+  { name: 'webgpu', create: openWebGpu, runs: 6 },
 ];

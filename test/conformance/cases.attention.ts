@@ -127,15 +127,11 @@ export const attentionCases: readonly Case[] = [
     // A last bit of difference can round a cached number the other way: by a part in 2^11, or in 127 of the largest of
     // 32. Scales of q8_0 caches are of full or of half precision.
     const bound = { f32: {}, f16: { nmse: 1e-9 }, q8_0: { nmse: 1e-4 } }[dtype];
-    const usual = [
+    return [
       define('attention', `decode, ${dtype}`, paged(150, 1, dtype), runPaged, bound),
       define('attention', `prefill, ${dtype}`, paged(20, 40, dtype), runPaged, bound),
       define('attention', `mixed, ${dtype}`, paged(70, 5, dtype), runPaged, bound),
       define('attention', `long, ${dtype}`, long(dtype), runPaged, bound),
-    ];
-    if (dtype === 'q8_0') return usual;
-    return [
-      ...usual,
       define('attention', `values in keys, decode, ${dtype}`, latent(150, 1, dtype), runPaged, bound),
       define('attention', `values in keys, prefill, ${dtype}`, latent(70, 20, dtype), runPaged, bound),
     ];

@@ -7,6 +7,11 @@ export const LANES = 64;
 /** The number of the lane among all of a dispatch by `dispatchItems(…, LANES)`. */
 export const ITEM = `let item = (wid.y * nwg.x + wid.x) * ${LANES}u + li;`;
 
+/** Four bytes of a word as numbers from -128 to 127. */
+export const SIGNED_BYTES = `
+fn signed(w: u32) -> vec4<f32> { return vec4<f32>(bitcast<vec4<i32>>(vec4<u32>(w) << vec4<u32>(24u, 16u, 8u, 0u)) >> vec4<u32>(24u)); }
+`;
+
 /**
  * Functions that WGSL lacks or leaves inexact. `erf`: Maclaurin series below 1, the complement by a Chebyshev fit (W. J.
  * Cody's intervals) above; `tanh` without overflow; sine and cosine with reduction by multiples of π/2 in three parts.

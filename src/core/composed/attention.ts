@@ -51,11 +51,10 @@ export function composedCreateKvCache(backend: Backend, spec: KvSpec, blocks: nu
 }
 
 /** The element type of a cache that is a tensor. */
-export function floatsOf({ dtype, valuesInKeys }: KvSpec, backend: string): 'f32' | 'f16' {
+function floatsOf({ dtype }: KvSpec, backend: string): 'f32' | 'f16' {
   if (dtype !== 'q8_0') return dtype;
-  const what = valuesInKeys ? ' of latent attention' : '';
   throw new UnsupportedError(
-    `createKvCache: a q8_0 cache${what} is not available on the back-end "${backend}"; take pagedAttn.cacheType f16`,
+    `createKvCache: a q8_0 cache is not available on the back-end "${backend}"; take pagedAttn.cacheType f16`,
     { feature: 'q8_0 cache' },
   );
 }

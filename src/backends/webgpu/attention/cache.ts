@@ -1,12 +1,25 @@
-import type { KvCache, KvSpec, OptionalOps } from '../../../core/backend.ts';
-import { floatsOf } from '../../../core/composed/attention.ts';
+import type { KvCache, KvDType, KvSpec, OptionalOps } from '../../../core/backend.ts';
 import { lazy, type OpHost } from '../host.ts';
 import type { KernelSource } from '../kernel.ts';
 import type { GpuStorage } from '../storage.ts';
 import { ITEM, LANES } from '../wgsl.ts';
 
-/** Words of a row of `dim` entries: padded with zeros to quads, a quad being four words or two of packed halves. */
-const wordsOf = (dim: number, half: boolean) => Math.ceil(dim / 4) * (half ? 2 : 4);
+/** Entries of a row of a q8_0 cache that share a scale. */
+export const GROUP = 32;
+/** Words of a whole group: its scale, then its entries, four to a word. */
+export const GROUP_WORDS = 1 + GROUP / 4;
+
+/** Element types by the number that tells their kernels apart. */
+export const CACHE_TYPES: readonly KvDType[] = ['f32', 'f16', 'q8_0'];
+
+/** Words of a quad of entries, of which the kernels of attention read one at a time. */
+export const QUAD_WORDS: Readonly<Record<KvDType, number>> = { f32: 4, f16: 2, q8_0: 1 };
+
+/** Words of a row of `dim` entries, padded with zeros to whole quads. */
+function wordsOf(dim: number, dtype: KvDType): number {
+  const words = Math.ceil(dim / 4) * QUAD_WORDS[dtype];
+  return dtype === 'q8_0' ? words + Math.ceil(dim / GROUP) : words;
+}
 
 /**
  * Keys and values as `[blocks, kvHeads, blockSize, row]`, so that a head's part of a block is one run. Values that lie in
@@ -16,12 +29,13 @@ export class GpuKvCache implements KvCache {
   readonly spec: KvSpec;
   readonly blocks: number;
   readonly blockSize: number;
-  readonly half: boolean;
   readonly keys: GpuStorage;
   readonly values: GpuStorage;
-  /** Quads of a row. */
-  readonly keyQuads: number;
-  readonly valueQuads: number;
+  /** Words of a row. */
+  readonly keyWords: number;
+  readonly valueWords: number;
+  /** Number of the element type. */
+  readonly type: number;
   readonly #host: OpHost;
 
   constructor(host: OpHost, spec: KvSpec, blocks: number, blockSize: number) {
@@ -29,16 +43,15 @@ export class GpuKvCache implements KvCache {
     this.spec = spec;
     this.blocks = blocks;
     this.blockSize = blockSize;
-    this.half = floatsOf(spec, 'webgpu') === 'f16';
-    this.keyQuads = Math.ceil(spec.keyDim / 4);
-    this.valueQuads = spec.valuesInKeys ? this.keyQuads : Math.ceil(spec.valueDim / 4);
-    const create = (dim: number, label: string) =>
-      host.create(blocks * blockSize * spec.kvHeads * wordsOf(dim, this.half) * 4, label);
-    this.keys = create(spec.keyDim, 'cached keys');
+    this.type = CACHE_TYPES.indexOf(spec.dtype);
+    this.keyWords = wordsOf(spec.keyDim, spec.dtype);
+    this.valueWords = spec.valuesInKeys ? this.keyWords : wordsOf(spec.valueDim, spec.dtype);
+    const create = (words: number, label: string) => host.create(blocks * blockSize * spec.kvHeads * words * 4, label);
+    this.keys = create(this.keyWords, 'cached keys');
     if (spec.valuesInKeys) this.values = this.keys;
     else {
       try {
-        this.values = create(spec.valueDim, 'cached values');
+        this.values = create(this.valueWords, 'cached values');
       } catch (error) {
         host.release(this.keys);
         throw error;
@@ -52,8 +65,7 @@ export class GpuKvCache implements KvCache {
 
   /** Words of one block in `storage`. */
   blockWords(storage: GpuStorage): number {
-    const { spec, blockSize, half } = this;
-    return blockSize * spec.kvHeads * wordsOf(storage === this.keys ? spec.keyDim : spec.valueDim, half);
+    return this.blockSize * this.spec.kvHeads * (storage === this.keys ? this.keyWords : this.valueWords);
   }
 
   dispose(): void {

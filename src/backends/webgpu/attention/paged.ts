@@ -1,9 +1,9 @@
-import type { AttentionOptions, Batch, OptionalOps } from '../../../core/backend.ts';
+import type { AttentionOptions, Batch, KvDType, OptionalOps } from '../../../core/backend.ts';
 import type { Tensor } from '../../../core/tensor.ts';
 import { lazy, type OpHost } from '../host.ts';
-import { Kernel, type KernelSource } from '../kernel.ts';
-import { LANES } from '../wgsl.ts';
-import type { GpuKvCache } from './cache.ts';
+import { type Element, Kernel, type KernelSource } from '../kernel.ts';
+import { LANES, SIGNED_BYTES } from '../wgsl.ts';
+import { CACHE_TYPES, type GpuKvCache, GROUP, GROUP_WORDS, QUAD_WORDS } from './cache.ts';
 import { flashSource, NOTHING, number, putNumbers } from './flash.ts';
 import { Plans } from './plans.ts';
 import { decodeTiling, prefillTiling, type Sharing, sharingOf, type Tiling } from './tiling.ts';
@@ -25,13 +25,25 @@ interface Plan {
   readonly prefill: Part;
 }
 
-/** A quad of a cache: four floats, or four halves in two words. */
-function cacheQuad(name: 'key' | 'value', half: boolean): string {
-  const at = `${name}s(place * p.${name}_stride + d)`;
-  return `fn ${name}_quad(place: u32, d: u32) -> vec4<f32> {
-  ${half ? `let w = ${at};\n  return vec4<f32>(unpack2x16float(w.x), unpack2x16float(w.y));` : `return ${at};`}
+/** What a cache is read as, and a quad of it from its first element on: in q8_0, the scale of its group and four bytes. */
+const ELEMENTS: Readonly<Record<KvDType, readonly [element: Element, quad: (name: string) => string]>> = {
+  f32: ['vec4<f32>', (name) => `return ${name}(row + d);`],
+  f16: [
+    'vec2<u32>',
+    (name) => `let w = ${name}(row + d);
+  return vec4<f32>(unpack2x16float(w.x), unpack2x16float(w.y));`,
+  ],
+  q8_0: [
+    'u32',
+    (name) => `let group = row + d / ${GROUP / 4}u * ${GROUP_WORDS}u;
+  return bitcast<f32>(${name}(group)) * signed(${name}(group + 1u + d % ${GROUP / 4}u));`,
+  ],
+};
+
+const cacheQuad = (name: 'key' | 'value', dtype: KvDType) => `fn ${name}_quad(place: u32, d: u32) -> vec4<f32> {
+  let row = place * p.${name}_stride;
+  ${ELEMENTS[dtype][1](`${name}s`)}
 }`;
-}
 
 /** One row after the other: `p.per` places for each sequence. */
 const LOCATE_ROW = `
@@ -67,8 +79,8 @@ let end_key = position + row_count;
 let first_key = select(0u, position + 1u - p.window, position + 1u > p.window);
 `;
 
-function sourceOf(half: boolean, tiling: Tiling, decode: boolean): KernelSource {
-  const element = half ? 'vec2<u32>' : 'vec4<f32>';
+function sourceOf(dtype: KvDType, tiling: Tiling, decode: boolean): KernelSource {
+  const [element] = ELEMENTS[dtype];
   return flashSource({
     label: `attention ${decode ? 'decode' : 'prefill'}`,
     tiling,
@@ -82,7 +94,7 @@ function sourceOf(half: boolean, tiling: Tiling, decode: boolean): KernelSource 
     numbers: ['kv_heads', 'block', 'key_stride', 'value_stride', 'window', 'blocks', decode ? 'per' : 'sequences'].map(
       number,
     ),
-    declarations: `${cacheQuad('key', half)}\n${cacheQuad('value', half)}`,
+    declarations: `${SIGNED_BYTES}${cacheQuad('key', dtype)}\n${cacheQuad('value', dtype)}`,
     locate: `${decode ? LOCATE_ROW : LOCATE_TILE}${LOCATE_KEYS}`,
     place: '(u32(block_table(sequence * p.blocks + key / p.block)) * p.kv_heads + kv) * p.block + key % p.block',
     visible: 'key <= position + row && key + p.window > position + row',
@@ -130,19 +142,22 @@ export function pagedOps(host: OpHost): Pick<OptionalOps, 'attention'> {
   const { recorder } = host;
   const { facts } = host.gpu;
   const made = new Map<string, Kernel>();
-  const partOf = (half: boolean, tiling: Tiling, decode: boolean, options: AttentionOptions): Part => {
-    const key = JSON.stringify([half, decode, tiling]);
+  const partOf = (dtype: KvDType, tiling: Tiling, decode: boolean, options: AttentionOptions): Part => {
+    const key = JSON.stringify([dtype, decode, tiling]);
     let kernel = made.get(key);
     if (kernel === undefined) {
-      kernel = new Kernel(host.gpu, sourceOf(half, tiling, decode));
+      kernel = new Kernel(host.gpu, sourceOf(dtype, tiling, decode));
       made.set(key, kernel);
     }
     return { kernel, tiling, sharing: sharingOf(tiling, options) };
   };
-  const plans = new Plans<AttentionOptions, Plan>((options, half) => ({
-    decode: partOf(half === 1, decodeTiling(facts, options), true, options),
-    prefill: partOf(half === 1, prefillTiling(facts, options), false, options),
-  }));
+  const plans = new Plans<AttentionOptions, Plan>((options, type) => {
+    const dtype = CACHE_TYPES[type] as KvDType;
+    return {
+      decode: partOf(dtype, decodeTiling(facts, options), true, options),
+      prefill: partOf(dtype, prefillTiling(facts, options), false, options),
+    };
+  });
   const combine = lazy(host, () => combineSource(false));
   const combineSinks = lazy(host, () => combineSource(true));
 
@@ -158,11 +173,12 @@ export function pagedOps(host: OpHost): Pick<OptionalOps, 'attention'> {
       .bind(batch.blockTable)
       .bind(out);
     putNumbers(recorder, o, part.sharing);
+    const elementWords = QUAD_WORDS[cache.spec.dtype];
     recorder
       .u(o.kvHeads)
       .u(cache.blockSize)
-      .u(cache.keyQuads)
-      .u(cache.valueQuads)
+      .u(cache.keyWords / elementWords)
+      .u(cache.valueWords / elementWords)
       .u(o.window ?? 2 ** 31)
       .u(batch.blocksPerSequence);
   }
@@ -170,7 +186,7 @@ export function pagedOps(host: OpHost): Pick<OptionalOps, 'attention'> {
   return {
     attention(out, q, anyCache, batch, options) {
       const cache = anyCache as GpuKvCache;
-      const plan = plans.of(options, cache.half ? 1 : 0);
+      const plan = plans.of(options, cache.type);
       const { seqStart, kvLen } = batch.host;
       const { heads, kvHeads, valueDim, window = Infinity } = options;
       let per = 0;

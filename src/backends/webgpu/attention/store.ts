@@ -1,10 +1,10 @@
-import type { NormOptions, OptionalOps, QkvOptions } from '../../../core/backend.ts';
+import type { KvDType, NormOptions, OptionalOps, QkvOptions } from '../../../core/backend.ts';
 import type { OpHost } from '../host.ts';
 import { Kernel, type KernelSource } from '../kernel.ts';
 import { pairGap, pairStep } from '../ops/normalize.ts';
 import { reduction } from '../reduction.ts';
 import { CONVERSIONS, LANES } from '../wgsl.ts';
-import type { GpuKvCache } from './cache.ts';
+import { CACHE_TYPES, type GpuKvCache, GROUP, GROUP_WORDS } from './cache.ts';
 import { number } from './flash.ts';
 import { Plans } from './plans.ts';
 
@@ -14,7 +14,7 @@ interface Traits {
   readonly queries: boolean;
   readonly cached: boolean;
   readonly ownValues: boolean;
-  readonly half: boolean;
+  readonly dtype: KvDType;
   /** Norms have biases. */
   readonly biased: boolean;
   /** Room for a head in workgroup memory. */
@@ -79,19 +79,38 @@ for (var i = li; i < p.half; i += ${LANES}u) {
   head[first + p.gap] = b * cosine + a * sine;
 }`;
 
-/** The head as a row of the cache, `quads` long. */
-const cacheCode = (name: string, dim: string, half: boolean) =>
-  half
-    ? `for (var i = li; i < (${dim} + 1u) / 2u; i += ${LANES}u) {
+/** Zeros behind a head in workgroup memory: it is read in whole quads. */
+const BEHIND = 3;
+
+/** The head as a row of the cache that begins at word `base`. */
+const CACHE_CODE: Readonly<Record<KvDType, (name: string, dim: string) => string>> = {
+  f32: (name, dim) => `for (var i = li; i < ${dim}; i += ${LANES}u) { set_${name}(base + i, bitcast<u32>(head[i])); }`,
+  f16: (name, dim) => `for (var i = li; i < (${dim} + 1u) / 2u; i += ${LANES}u) {
   let low = float_to_half(head[2u * i]);
   let high = float_to_half(head[2u * i + 1u]);
-  set_${name}(place * 2u * p.${name}_quads + i, low | (high << 16u));
-}`
-    : `for (var i = li; i < ${dim}; i += ${LANES}u) { set_${name}(place * 4u * p.${name}_quads + i, bitcast<u32>(head[i])); }`;
+  set_${name}(base + i, low | (high << 16u));
+}`,
+  // The lanes of a group each find its largest entry.
+  q8_0: (name, dim) => `for (var i = li; i < (${dim} + 3u) / 4u; i += ${LANES}u) {
+  let group = i / ${GROUP / 4}u;
+  var largest = 0.0;
+  for (var j = ${GROUP}u * group; j < min(${GROUP}u * (group + 1u), ${dim}); j++) { largest = max(largest, abs(head[j])); }
+  let inverse = select(0.0, 127.0 / largest, largest > 0.0);
+  var word = 0u;
+  for (var j = 0u; j < 4u; j++) { word |= (u32(i32(clamp(round(head[4u * i + j] * inverse), -127.0, 127.0))) & 255u) << (8u * j); }
+  let at = base + group * ${GROUP_WORDS}u;
+  set_${name}(at + 1u + i % ${GROUP / 4}u, word);
+  if (i % ${GROUP / 4}u == 0u) { set_${name}(at, bitcast<u32>(largest / 127.0)); }
+}`,
+};
+
+const cacheCode = (name: 'keys' | 'values', dim: string, dtype: KvDType) => `
+let base = place * p.${name}_words;
+${CACHE_CODE[dtype](name, dim)}`;
 
 /** One workgroup for every head of every row: it is normed and rotated in workgroup memory, then stored. */
 function storeSource(host: OpHost, traits: Traits): KernelSource {
-  const { queries, cached, ownValues, half, biased, size } = traits;
+  const { queries, cached, ownValues, dtype, biased, size } = traits;
   const norm = normCode(host, traits);
   const parameters = (name: string) => [`${name}_weight`, ...(biased ? [`${name}_bias`] : [])];
   const reads = ['qkv', 'table', ...(queries ? parameters('q') : []), ...(cached ? parameters('k') : [])];
@@ -105,13 +124,13 @@ function storeSource(host: OpHost, traits: Traits): KernelSource {
     ],
     numbers: [
       ...['n', 'first', 'count', 'width', 'heads', 'kv_heads', 'head_dim', 'value_dim', 'block'].map(number),
-      ...['keys_quads', 'values_quads', 'half', 'step', 'gap', 'norm_last'].map(number),
+      ...['keys_words', 'values_words', 'half', 'step', 'gap', 'norm_last'].map(number),
       ...NORM_NUMBERS,
     ],
     workgroup: [LANES, 1, 1],
     extensions: norm.source.extensions,
-    declarations: `${norm.source.declarations}${half ? CONVERSIONS : ''}
-var<workgroup> head: array<f32, ${size + 1}>;`,
+    declarations: `${norm.source.declarations}${dtype === 'f16' ? CONVERSIONS : ''}
+var<workgroup> head: array<f32, ${size + BEHIND}>;`,
     body: `
 let item = wid.y * nwg.x + wid.x;
 if (item >= p.n) { return; }
@@ -122,7 +141,7 @@ let is_query = own < p.heads;
 let is_value = own >= projected;
 let size = select(p.head_dim, p.value_dim, is_value);
 let start = row * p.width + select(own * p.head_dim, projected * p.head_dim + (own - projected) * p.value_dim, is_value);
-for (var i = li; i <= size; i += ${LANES}u) { head[i] = select(0.0, qkv(start + i), i < size); }
+for (var i = li; i < size + ${BEHIND}u; i += ${LANES}u) { head[i] = select(0.0, qkv(start + i), i < size); }
 workgroupBarrier();
 if (!is_value) {
   let part = select(p.k_part, p.q_part, is_query);
@@ -148,10 +167,10 @@ ${
     ? `let slot = u32(slots(row));
 let place = (slot / p.block * p.kv_heads + (own - p.heads) % p.kv_heads) * p.block + slot % p.block;
 if (!is_value) {
-${cacheCode('keys', 'p.head_dim', half)}
+${cacheCode('keys', 'p.head_dim', dtype)}
   return;
 }
-${ownValues ? cacheCode('values', 'p.value_dim', half) : ''}`
+${ownValues ? cacheCode('values', 'p.value_dim', dtype) : ''}`
     : ''
 }`,
   };
@@ -174,8 +193,8 @@ export function storeOps(host: OpHost): Pick<OptionalOps, 'qkvStore'> {
     const whole: Traits = {
       queries: o.heads > 0,
       cached: true,
-      ownValues: (kind & 1) === 0,
-      half: (kind & 2) !== 0,
+      ownValues: kind < CACHE_TYPES.length,
+      dtype: CACHE_TYPES[kind % CACHE_TYPES.length] as KvDType,
       biased: (o.qNorm?.bias ?? o.kNorm?.bias) !== undefined,
       size: most <= 256 ? 256 : Math.ceil(most / 256) * 256,
     };
@@ -200,7 +219,7 @@ export function storeOps(host: OpHost): Pick<OptionalOps, 'qkvStore'> {
     qkvStore(q, qkv, cosSin, anyCache, batch, options) {
       const cache = anyCache as GpuKvCache;
       const { heads, kvHeads, headDim, valueDim, rope, qNorm, kNorm, normAfterRope } = options;
-      const plan = plans.of(options, (cache.half ? 2 : 0) + (cache.values === cache.keys ? 1 : 0));
+      const plan = plans.of(options, cache.type + (cache.values === cache.keys ? CACHE_TYPES.length : 0));
       for (let i = 0; i < plan.length; i++) {
         const { kernel, traits } = plan[i] as Part;
         const first = traits.queries ? 0 : heads;
@@ -232,8 +251,8 @@ export function storeOps(host: OpHost): Pick<OptionalOps, 'qkvStore'> {
           .u(headDim)
           .u(valueDim)
           .u(cache.blockSize)
-          .u(cache.keyQuads)
-          .u(cache.valueQuads)
+          .u(cache.keyWords)
+          .u(cache.valueWords)
           .u(rope ? rope.rotaryDim / 2 : 0)
           .u(rope ? pairStep(rope) : 0)
           .u(rope ? pairGap(rope) : 0)

@@ -12,6 +12,7 @@
  * are at `at`. Block formats compose it of `values(at, u)`, the codes as numbers, and `scales(at, u)`, which gives scale
  * and minimum of either half of the unit; a number is `scale * code - minimum`.
  */
+import { SIGNED_BYTES } from '../wgsl.ts';
 import { type RowTarget, SLAB } from './repack.ts';
 
 export interface Format {
@@ -52,7 +53,7 @@ export const half = (first: string, index: string) =>
 export const QUADS = 'QUADS';
 
 /** Helpers of every format. A half may be subnormal, which shaders may flush elsewhere. */
-export const HELPERS = `
+export const HELPERS = `${SIGNED_BYTES}
 fn half(w: u32) -> f32 {
   let magnitude = w & 0x7fffu;
   let normal = bitcast<f32>((magnitude << 13u) + 0x38000000u);
@@ -60,7 +61,6 @@ fn half(w: u32) -> f32 {
   return select(v, -v, (w & 0x8000u) != 0u);
 }
 fn bytes(w: u32) -> vec4<f32> { return vec4<f32>((vec4<u32>(w) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(255u)); }
-fn signed(w: u32) -> vec4<f32> { return vec4<f32>(bitcast<vec4<i32>>(vec4<u32>(w) << vec4<u32>(24u, 16u, 8u, 0u)) >> vec4<u32>(24u)); }
 fn low_nibbles(q: vec4<u32>) -> vec4<u32> { return q & vec4<u32>(0x0f0f0f0fu); }
 fn high_nibbles(q: vec4<u32>) -> vec4<u32> { return (q >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu); }
 fn spread_pairs(w: u32) -> vec4<u32> { return (vec4<u32>(w) >> vec4<u32>(0u, 2u, 4u, 6u)) & vec4<u32>(0x03030303u); }
