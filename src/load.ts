@@ -81,7 +81,7 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
   const runner = new DecoderRunner(backend, served, size, adapters?.rows);
   if (adapters) releases.add(() => adapters.runtime.dispose());
   releases.add(() => runner.dispose());
-  const drafter = await loadDrafter(runner, options, { platform, backend: starting, releases, warn });
+  const drafter = await loadDrafter({ runner, text }, options, { platform, backend: starting, releases, warn });
   const engine = makeEngine(runner, size, { defaults, text, options, drafter, adapters });
   releases.add(() => engine.dispose());
   if (adapters) await loadAdapters(adapters, engine, options);

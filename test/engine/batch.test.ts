@@ -18,9 +18,9 @@ describe('BatchBuilder', () => {
   it('packs prefill, decode and raw rows behind one another', () => {
     const builder = new BatchBuilder({ ...limits, maxBlocks: 4, blockSize: 4 });
     const plan = new Plan(limits);
-    plan.add(sequence([10, 11, 12, 13, 14, 15, 16, 17], 3, [5, 9]), 3, 'none');
-    plan.add(sequence([20, 21, 22, 23, 24], 4, [7, 2, 3], 2), 1, 'last');
-    plan.add(sequence([30, 31, 32], 0, [0]), 3, 'all');
+    plan.add(sequence([10, 11, 12, 13, 14, 15, 16, 17], 3, [5, 9]), 3, 0);
+    plan.add(sequence([20, 21, 22, 23, 24], 4, [7, 2, 3], 2), 1, 1);
+    plan.add(sequence([30, 31, 32], 0, [0]), 3, 3);
     plan.copy(1, 2);
     const b = builder.build(plan);
     expect([b.rows, b.sequences, b.blocksPerSequence, b.logitCount, b.copyCount]).toEqual([7, 3, 3, 4, 1]);
@@ -38,7 +38,7 @@ describe('BatchBuilder', () => {
   it('keeps its arrays', () => {
     const builder = new BatchBuilder({ ...limits, maxBlocks: 4, blockSize: 4 });
     const plan = new Plan(limits);
-    plan.add(sequence([1, 2], 0, [0]), 2, 'last');
+    plan.add(sequence([1, 2], 0, [0]), 2, 1);
     const first = builder.build(plan);
     const { tokens } = first;
     plan.clear();

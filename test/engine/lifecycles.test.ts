@@ -1,6 +1,7 @@
 /** Ten thousand requests of every kind and end through one engine: the same answers, and nothing left behind. */
 import { describe, expect, it } from 'vitest';
 import { Engine } from '../../src/core/engine/engine.ts';
+import { LookupDrafter } from '../../src/core/engine/lookup.ts';
 import { FakeModel, greedyAfter } from './fakeModel.ts';
 
 const VOCAB = 16;
@@ -8,11 +9,13 @@ const WAVES = 100;
 const REQUESTS = 100;
 
 describe.each([
-  [0, 1000],
+  [0, 1000, false],
   // All in use by running sequences most of the time: hardly a snapshot stays.
-  [6, 0],
-  [30, 1000],
-])('%d state slots', (stateSlots, hits) => {
+  [6, 0, false],
+  [30, 1000, false],
+  [0, 1000, true],
+  [30, 1000, true],
+] as const)('%d state slots, %d hits at least, drafts: %s', (stateSlots, hits, drafts) => {
   it('10,000 lifecycles with aborts leave no block and no slot taken', async () => {
     let state = 1;
     const below = (n: number) => {
@@ -20,7 +23,11 @@ describe.each([
       return (state >>> 8) % n;
     };
     const runner = new FakeModel({ vocabSize: VOCAB, blocks: 40, blockSize: 4, maxRows: 32, stateSlots });
-    const engine = new Engine(runner, { maxNumSeqs: 8, maxBatchTokens: 32 });
+    const engine = new Engine(runner, {
+      maxNumSeqs: 8,
+      maxBatchTokens: 32,
+      drafter: drafts ? new LookupDrafter({ minMatch: 1 }) : undefined,
+    });
     const known = new Map<string, number[]>();
     let ended = 0;
     const request = async () => {
@@ -51,6 +58,7 @@ describe.each([
     }
     expect(ended).toBe(WAVES * REQUESTS);
     expect(engine.stats().prefixHits).toBeGreaterThan(hits);
+    expect(engine.stats().draftTokensAccepted > 0).toBe(drafts);
     await engine.dispose();
   }, 60_000);
 });

@@ -91,8 +91,8 @@ class Simulation {
     let row = 0;
     for (let i = 0; i < plan.count; i++) {
       const sequence = plan.sequences[i]!;
-      if (plan.logits[i] === 'none') continue;
-      if (plan.logits[i] === 'all') {
+      if (plan.wanted[i] === 0) continue;
+      if (sequence.group.raw) {
         this.#takeRaw(sequence, plan.rowCounts[i]!, logits.subarray(row * VOCAB));
         row += plan.rowCounts[i]!;
         continue;

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { ModelDrafter } from '../../src/core/engine/draftModel.ts';
 import { Engine } from '../../src/core/engine/engine.ts';
 import { LookupDrafter } from '../../src/core/engine/lookup.ts';
-import type { Sequence } from '../../src/core/engine/sequence.ts';
+import { Sequence, SequenceGroup } from '../../src/core/engine/sequence.ts';
 import type { Drafter, EngineOptions, GenerationRequest, SamplingParams } from '../../src/core/engine/types.ts';
 import { ConfigError } from '../../src/core/errors.ts';
 import { FakeModel, type FakeOptions, greedyAfter } from './fakeModel.ts';
@@ -34,7 +34,7 @@ async function answers(requests: readonly GenerationRequest[], model: FakeOption
   const engine = new Engine(runner, options);
   const results = await Promise.all(requests.map((r) => engine.generate(r)));
   const stats = engine.stats();
-  expect(stats).toMatchObject({ running: 0, waiting: 0, blocksUsed: 0 });
+  expect(stats).toMatchObject({ running: 0, waiting: 0, blocksUsed: 0, statesUsed: 0 });
   await engine.dispose();
   return {
     stats,
@@ -74,10 +74,11 @@ describe('answers with drafts are those without', () => {
         fc.array(request, { minLength: 1, maxLength: 12 }),
         fc.record({
           blocks: fc.constantFrom(24, 200),
+          stateSlots: fc.constantFrom(0, 0, 3, 12, 80),
           remote: fc.boolean(),
           maxBatchTokens: fc.constantFrom(5, 16, 512),
         }),
-        async (requests, { blocks, remote, maxBatchTokens }) => {
+        async (requests, { blocks, stateSlots, remote, maxBatchTokens }) => {
           const asked = requests.map(
             (r): GenerationRequest => ({
               prompt: letters(r.length, r.seed + 3),
@@ -91,7 +92,7 @@ describe('answers with drafts are those without', () => {
             }),
           );
           const plain = await answers(asked, { blocks: 200 }, {});
-          const drafted = await answers(asked, { blocks, remote }, { maxBatchTokens, drafter: make() });
+          const drafted = await answers(asked, { blocks, stateSlots, remote }, { maxBatchTokens, drafter: make() });
           expect(drafted.choices).toEqual(plain.choices);
         },
       ),
@@ -122,6 +123,19 @@ describe('right drafts', () => {
     expect(steps).toBeLessThan(9);
   });
 
+  it('are found by a model with other ids beside the shared ones, as long as those are in use', async () => {
+    const ask = [3, 5].map((seed) => ({ prompt: letters(20, seed), sampling: { topK: 1, maxLen: 30 } }));
+    const model = new FakeModel({ vocabSize: VOCAB + 5 });
+    const shared = (sharedIds: number) => new ModelDrafter(model, { vocabSize: VOCAB, sharedIds });
+    const plain = await answers(ask, {}, {});
+    const all = await answers(ask, {}, { drafter: shared(VOCAB) });
+    expect(all.choices).toEqual(plain.choices);
+    expect(all.stats.draftTokensAccepted).toBeGreaterThan(30);
+    const few = await answers(ask, {}, { drafter: shared(3) });
+    expect(few.choices).toEqual(plain.choices);
+    expect(few.stats.draftTokensProposed).toBe(0);
+  });
+
   it('are found where the text repeats', async () => {
     // One token ever after another: the model of these logits repeats itself with a short period.
     const onLogits = (
@@ -138,6 +152,50 @@ describe('right drafts', () => {
     const drafted = await answers(ask, { onLogits }, { drafter: new LookupDrafter() });
     expect(drafted.choices).toEqual(plain.choices);
     expect(drafted.steps).toBeLessThan(plain.steps / 2);
+  });
+});
+
+describe('the length of lookups', () => {
+  const repeated = () => new Sequence(new SequenceGroup(0, [], 1, { choices: 1, raw: false }), 0, [], 4);
+  /** Proposals of 400 steps whose guesses are right as often as `right` says; those that are become the text. */
+  function run(rowPrice: number, right: (step: number) => boolean, company = 0) {
+    const drafter = new LookupDrafter({ rowPrice });
+    const sequence = repeated();
+    for (let i = 0; i < 40; i++) sequence.append(i % 8);
+    const all = [sequence, ...Array.from({ length: company }, repeated)];
+    const lengths: number[] = [];
+    for (let step = 0; step < 400; step++) {
+      for (const s of all) s.draftCount = 0;
+      drafter.draft(all, new Int32Array(all.length).fill(16));
+      const proposed = sequence.draftCount;
+      lengths.push(proposed);
+      if (proposed > 0) drafter.checked(sequence, proposed, right(step) ? proposed : 0);
+      sequence.append(sequence.length % 8);
+    }
+    return lengths;
+  }
+  const sum = (xs: readonly number[]) => xs.reduce((a, b) => a + b, 0);
+
+  it('grows while guesses are right, further where rows are cheap and fewer requests share a step', () => {
+    const [dear, cheap, shared] = [run(0.65, () => true), run(0.1, () => true), run(0.1, () => true, 31)];
+    expect(dear[0]).toBeLessThan(4);
+    expect(dear.at(-1)).toBeGreaterThan(dear[0]!);
+    expect(cheap.at(-1)).toBe(16);
+    expect(shared[5]).toBeLessThan(cheap[5]!);
+  });
+
+  it('falls to rare trials of one token while they are wrong', () => {
+    const lengths = run(0.65, () => false);
+    // Of 400 steps these are the cost: below 3 %, each row at 0.65 of a step.
+    expect(sum(lengths) * 0.65).toBeLessThan(12);
+    expect(sum(lengths.slice(100))).toBeGreaterThan(2);
+    expect(Math.max(...lengths.slice(10))).toBe(1);
+  });
+
+  it('comes back when they are right again', () => {
+    const lengths = run(0.65, (step) => step > 200);
+    expect(sum(lengths.slice(20, 200))).toBeLessThan(8);
+    expect(lengths.at(-1)).toBeGreaterThan(3);
   });
 });
 

@@ -110,8 +110,7 @@ export class BatchBuilder {
       batch.baseLen[s] = sequence.base;
       this.#writeBlocks(s, sequence);
       this.#writeRows(sequence, rows);
-      const wanted = plan.logits[s] === 'all' ? rows : plan.logits[s] === 'last' ? 1 : 0;
-      for (let r = batch.rows - wanted; r < batch.rows; r++) batch.logitRows[batch.logitCount++] = r;
+      for (let r = batch.rows - plan.wanted[s]!; r < batch.rows; r++) batch.logitRows[batch.logitCount++] = r;
     }
     batch.seqStart[plan.count] = batch.rows;
     return batch;

@@ -11,8 +11,18 @@ import type { Drafter, ModelRunner, TopLogits } from './types.ts';
 
 const DEFAULT_DRAFT = 4;
 
+export interface ModelDrafterOptions {
+  /** Of the large model. */
+  readonly vocabSize: number;
+  /** Ids below this mean the same token in both models, and no others are proposed. Without it, sizes must be equal. */
+  readonly sharedIds?: number | undefined;
+  /** Most tokens of a draft; 4 when absent. */
+  readonly maxDraft?: number | undefined;
+}
+
 export class ModelDrafter implements Drafter {
   readonly maxDraft: number;
+  readonly #shared: number;
   readonly #runner: ModelRunner;
   readonly #pool: BlockPool;
   readonly #paging: Paging;
@@ -21,17 +31,18 @@ export class ModelDrafter implements Drafter {
   /** What the small model has seen of each sequence. */
   readonly #tracks = new Map<Sequence, Sequence>();
 
-  /** `vocabSize`: that of the large model. */
-  constructor(runner: ModelRunner, options: { readonly vocabSize: number; readonly maxDraft?: number | undefined }) {
-    if (runner.vocabSize !== options.vocabSize) {
+  constructor(runner: ModelRunner, options: ModelDrafterOptions) {
+    const { vocabSize, sharedIds } = options;
+    if (runner.vocabSize !== vocabSize && sharedIds === undefined) {
       throw new ConfigError(
-        `draft model: expected the ${options.vocabSize} tokens of the model it drafts for, got ${runner.vocabSize}; take one of the same family`,
+        `draft model: expected the ${vocabSize} tokens of the model it drafts for, got ${runner.vocabSize}; take one of the same family`,
       );
     }
     if (runner.stateSlots) {
       throw new ConfigError('draft model: expected one without recurrent layers, whose states cannot go back; got one');
     }
     this.maxDraft = options.maxDraft ?? DEFAULT_DRAFT;
+    this.#shared = Math.min(sharedIds ?? vocabSize, vocabSize, runner.vocabSize);
     this.#runner = runner;
     const limits = resolveLimits({ maxNumSeqs: runner.maxSequences, maxBatchTokens: runner.maxRows }, runner);
     this.#pool = new BlockPool(runner.blocks, runner.blockSize);
@@ -45,8 +56,9 @@ export class ModelDrafter implements Drafter {
     const open: { readonly target: Sequence; readonly track: Sequence; readonly limit: number }[] = [];
     for (const [i, target] of sequences.entries()) {
       const limit = Math.min(limits[i]!, this.#runner.contextLength - target.length - 1);
-      if (limit > 0 && open.length < this.#plan.limits.maxSequences)
-        open.push({ target, track: this.#follow(target), limit });
+      if (limit < 1 || open.length >= this.#plan.limits.maxSequences) continue;
+      const track = this.#follow(target);
+      if (track.length === target.length) open.push({ target, track, limit });
     }
     for (let round = 0; round < this.maxDraft; round++) {
       const going = open.filter(({ target, limit }) => target.draftCount === round && round < limit);
@@ -70,7 +82,7 @@ export class ModelDrafter implements Drafter {
     }
   }
 
-  /** The track of a sequence, with its tokens; what was computed for wrong guesses is computed anew. */
+  /** The track of a sequence, with its tokens up to one unknown here; what was computed for wrong guesses is dropped. */
   #follow(target: Sequence): Sequence {
     let track = this.#tracks.get(target);
     if (track === undefined) {
@@ -81,7 +93,7 @@ export class ModelDrafter implements Drafter {
     while (right < track.computed && right < target.length - 1 && track.tokens[right] === target.tokens[right]) right++;
     track.computed = right;
     track.length = right;
-    for (let i = right; i < target.length; i++) track.append(target.tokens[i]!);
+    for (let i = right; i < target.length && target.tokens[i]! < this.#shared; i++) track.append(target.tokens[i]!);
     track.base = track.length;
     return track;
   }
@@ -98,7 +110,7 @@ export class ModelDrafter implements Drafter {
         if (track.pending === 0 || plan.rows >= maxRows || plan.count >= maxSequences) continue;
         const rows = this.#paging.reserve(track, Math.min(track.pending, maxRows - plan.rows), plan);
         if (rows === 0) continue;
-        plan.add(track, rows, rows === track.pending ? 'last' : 'none');
+        plan.add(track, rows, rows === track.pending ? 1 : 0);
         planned.push(i);
       }
       if (plan.count === 0) return found;
@@ -108,18 +120,15 @@ export class ModelDrafter implements Drafter {
       let row = 0;
       for (const [j, i] of planned.entries()) {
         tracks[i]!.computed += plan.rowCounts[j]!;
-        if (plan.logits[j] === 'last') found[i] = this.#best(logits, row++);
+        if (plan.wanted[j] === 1) found[i] = this.#best(logits, row++);
       }
       plan.settle();
     }
   }
 
   #best(logits: Float32Array | TopLogits, row: number): number | undefined {
-    const { vocabSize } = this.#runner;
-    const best =
-      logits instanceof Float32Array
-        ? argmax(logits.subarray(row * vocabSize, (row + 1) * vocabSize))
-        : logits.ids[row]!;
-    return best >= 0 && best < vocabSize ? best : undefined;
+    const at = row * this.#runner.vocabSize;
+    const best = logits instanceof Float32Array ? argmax(logits.subarray(at, at + this.#shared)) : logits.ids[row]!;
+    return best >= 0 && best < this.#shared ? best : undefined;
   }
 }

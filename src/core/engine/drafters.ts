@@ -6,6 +6,8 @@ export class EitherDrafter implements Drafter {
   readonly maxDraft: number;
   readonly #first: Drafter;
   readonly #second: Drafter;
+  /** Whose drafts of the moment are the first one's. */
+  readonly #byFirst = new Set<Sequence>();
 
   constructor(first: Drafter, second: Drafter) {
     this.maxDraft = Math.max(first.maxDraft, second.maxDraft);
@@ -20,8 +22,17 @@ export class EitherDrafter implements Drafter {
       : drafting.then(() => this.#others(sequences, limits));
   }
 
+  checked(sequence: Sequence, proposed: number, accepted: number): void {
+    (this.#byFirst.has(sequence) ? this.#first : this.#second).checked?.(sequence, proposed, accepted);
+  }
+
   #others(sequences: readonly Sequence[], limits: Int32Array): Promise<void> | undefined {
-    for (const [i, sequence] of sequences.entries()) if (sequence.draftCount > 0) limits[i] = 0;
+    this.#byFirst.clear();
+    for (const [i, sequence] of sequences.entries()) {
+      if (sequence.draftCount === 0) continue;
+      this.#byFirst.add(sequence);
+      limits[i] = 0;
+    }
     return this.#second.draft(sequences, limits);
   }
 }

@@ -63,7 +63,6 @@ export class Engine {
   readonly #states: StatePool | undefined;
   readonly #scheduler: Scheduler;
   readonly #batches: BatchBuilder;
-  /** Recurrent states cannot go back behind a wrong guess: models with them run without. */
   readonly #speculation: Speculation | undefined;
   readonly #workspace: SamplerWorkspace;
   readonly #rows: RowViews;
@@ -105,7 +104,7 @@ export class Engine {
     this.#states = slots > 0 ? new StatePool(slots, runner.blocks) : undefined;
     this.#scheduler = new Scheduler(this.#pool, this.#limits, this.#states);
     this.#batches = new BatchBuilder(this.#limits, this.#states);
-    const drafter = runner.stateSlots || options.noKvCache ? undefined : options.drafter;
+    const drafter = options.noKvCache ? undefined : options.drafter;
     this.#speculation = drafter && new Speculation(drafter);
     this.#workspace = new SamplerWorkspace(runner.vocabSize);
     this.#rows = new RowViews(runner.vocabSize);
@@ -461,7 +460,7 @@ export class Engine {
   #needOf(plan: Plan): number {
     let need = 1;
     for (let i = 0; i < plan.count; i++) {
-      if (plan.logits[i] === 'none') continue;
+      if (plan.wanted[i] === 0) continue;
       const run = this.#runs.get(plan.sequences[i]!.group);
       need = Math.max(need, run instanceof GenerationRun ? run.need : Number.POSITIVE_INFINITY);
     }
@@ -480,8 +479,7 @@ export class Engine {
       const sequence = plan.sequences[i]!;
       const run = this.#runs.get(sequence.group);
       if (!(run instanceof GenerationRun) || run.room(sequence) <= 1) return false;
-      if (plan.logits[i] !== 'last' || plan.rowCounts[i] !== 1 || sequence.computed < sequence.promptLength)
-        return false;
+      if (plan.wanted[i] !== 1 || plan.rowCounts[i] !== 1 || sequence.computed < sequence.promptLength) return false;
       if (this.#lengths.outgrown(sequence.base, sequence.length + 1)) return false;
     }
     return true;
@@ -497,9 +495,9 @@ export class Engine {
     const at = this.#now();
     let row = 0;
     for (let i = 0; i < plan.count; i++) {
-      if (plan.logits[i] === 'none') continue;
+      const rows = plan.wanted[i]!;
+      if (rows === 0) continue;
       const sequence = plan.sequences[i]!;
-      const rows = plan.logits[i] === 'all' ? plan.rowCounts[i]! : 1;
       // A request that failed with one choice is gone before its other ones come up.
       const run = this.#runs.get(sequence.group);
       if (run instanceof RawRun) {
@@ -532,7 +530,8 @@ export class Engine {
       sequence.computed++;
       accepted++;
     }
-    this.#speculation?.count(rows - 1, accepted);
+    this.#scheduler.checked(sequence, accepted === rows - 1);
+    this.#speculation?.checked(sequence, rows - 1, accepted);
   }
 
   /** The next token of a sequence; with the first one, the other choices begin on the same logits. */

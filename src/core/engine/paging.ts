@@ -109,6 +109,48 @@ export class Paging {
     return Math.min(rows, sequence.blockCount * blockSize - sequence.computed);
   }
 
+  /** How many drafts may follow the pending tokens: a state is kept at the end of each block, so none runs beyond it. */
+  draftRoom(sequence: Sequence): number {
+    if (!this.#states || !this.#caches(sequence)) return Number.POSITIVE_INFINITY;
+    return this.#wholeBlocks(sequence.computed) + this.#pool.blockSize - sequence.length;
+  }
+
+  /**
+   * Keeps the state of a sequence for the case that drafts are wrong. False where that would take a slot of the
+   * `waiting` sequences that have none yet.
+   */
+  guard(sequence: Sequence, waiting: number): boolean {
+    if (!this.#states || sequence.guard >= 0) return true;
+    if (this.#states.spare <= waiting) return false;
+    sequence.guard = this.#states.take();
+    sequence.guarded = sequence.computed;
+    this.#states.copy(sequence.slot, sequence.guard);
+    return true;
+  }
+
+  /** What ran is right up to the state itself, which is now the one to keep. */
+  confirm(sequence: Sequence): void {
+    this.publish(sequence);
+    if (!this.#states) return;
+    this.#dropGuard(sequence, this.#states);
+    const { blockSize } = this.#pool;
+    if (this.#caches(sequence) && sequence.computed > 0 && sequence.computed % blockSize === 0) {
+      this.#snapshot(sequence, this.#states);
+    }
+  }
+
+  /** The state ran over wrong drafts: it goes back to before the step, and the tokens behind that run again. */
+  goBack(sequence: Sequence): void {
+    if (!this.#states || sequence.guard < 0) return;
+    this.#states.copy(sequence.guard, sequence.slot);
+    sequence.computed = sequence.guarded;
+  }
+
+  #dropGuard(sequence: Sequence, states: StatePool): void {
+    if (sequence.guard >= 0) states.release(sequence.guard);
+    sequence.guard = -1;
+  }
+
   /** Makes the blocks that are full now known to the pool. */
   publish(sequence: Sequence): void {
     if (!this.#caches(sequence)) return;
@@ -119,9 +161,6 @@ export class Paging {
       const { blocks, tokens, salt } = sequence;
       blocks[i] = this.#pool.publish(blocks[i]!, parent, tokens, i * blockSize, salt);
       sequence.published++;
-    }
-    if (this.#states && sequence.computed > 0 && sequence.computed % blockSize === 0) {
-      this.#snapshot(sequence, this.#states);
     }
   }
 
@@ -160,6 +199,7 @@ export class Paging {
     while (sequence.blockCount > 0) this.#pool.release(sequence.blocks[--sequence.blockCount]!);
     sequence.published = 0;
     sequence.computed = 0;
+    if (this.#states) this.#dropGuard(sequence, this.#states);
     if (this.#states && sequence.slot >= 0) this.#states.release(sequence.slot);
     sequence.slot = sequence.passing = -1;
     sequence.branch = 0;

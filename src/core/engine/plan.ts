@@ -1,8 +1,6 @@
 /** What one step runs. Made by the scheduler, reused from step to step. */
 import type { Sequence } from './sequence.ts';
 
-export type WantedLogits = 'none' | 'last' | 'all';
-
 export interface PlanLimits {
   readonly maxRows: number;
   readonly maxSequences: number;
@@ -16,7 +14,8 @@ export class Plan {
   readonly rowCounts: Int32Array;
   /** Tokens of each that were computed before the step. */
   readonly before: Int32Array;
-  readonly logits: WantedLogits[] = [];
+  /** Its last rows whose logits are wanted. */
+  readonly wanted: Int32Array;
   /** Whether what the step computes for a sequence is of use; see `look`. */
   readonly live: boolean[] = [];
   count = 0;
@@ -30,6 +29,7 @@ export class Plan {
     this.limits = limits;
     this.rowCounts = new Int32Array(limits.maxSequences);
     this.before = new Int32Array(limits.maxSequences);
+    this.wanted = new Int32Array(limits.maxSequences);
     this.copies = new Int32Array(2 * limits.maxSequences);
   }
 
@@ -53,14 +53,15 @@ export class Plan {
     this.copyCount = 0;
   }
 
-  add(sequence: Sequence, rows: number, logits: WantedLogits): void {
+  /** `wanted`: of how many of the rows, counted from the last, logits are wanted. */
+  add(sequence: Sequence, rows: number, wanted: number): void {
     this.sequences[this.count] = sequence;
     this.rowCounts[this.count] = rows;
     this.before[this.count] = sequence.computed;
-    this.logits[this.count] = logits;
+    this.wanted[this.count] = wanted;
     this.count++;
     this.rows += rows;
-    this.logitRows += logits === 'all' ? rows : logits === 'last' ? 1 : 0;
+    this.logitRows += wanted;
     sequence.planned = true;
     sequence.passedOver = 0;
   }

@@ -147,10 +147,20 @@ export class Scheduler {
     for (let i = 0; i < plan.count; i++) {
       const sequence = plan.sequences[i]!;
       if (!plan.live[i]) continue;
+      const rows = plan.rowCounts[i]!;
       // Rows of drafts count when their tokens turn out to be right.
-      sequence.computed += Math.min(plan.rowCounts[i]!, sequence.pending);
-      this.#paging.publish(sequence);
+      const known = Math.min(rows, sequence.pending);
+      sequence.computed += known;
+      if (known === rows) this.#paging.confirm(sequence);
+      else this.#paging.publish(sequence);
     }
+  }
+
+  /** The drafts of a sequence, which ran in the last step, have been checked: all are `right`, or some are not. */
+  checked(sequence: Sequence, right: boolean): void {
+    if (sequence.status !== 'running' || sequence.blockCount === 0) return;
+    if (right) this.#paging.confirm(sequence);
+    else this.#paging.goBack(sequence);
   }
 
   /** The other choices of a request start, on the prompt that the first one has computed. */
@@ -208,7 +218,7 @@ export class Scheduler {
   decoding(list: Sequence[]): void {
     list.length = 0;
     for (const sequence of this.#running) {
-      if (sequence.pending === 1 && !sequence.group.raw && sequence.length > sequence.promptLength) list.push(sequence);
+      if (sequence.decodes && sequence.length > sequence.promptLength) list.push(sequence);
     }
   }
 
@@ -325,7 +335,7 @@ export class Scheduler {
     if (!this.#rawTurn) return false;
     const { maxRows, maxLogitRows } = this.#options;
     const rows = this.#take(raw, Math.min(raw.pending, maxRows, maxLogitRows));
-    if (rows > 0) this.plan.add(raw, rows, 'all');
+    if (rows > 0) this.plan.add(raw, rows, rows);
     return rows > 0;
   }
 
@@ -336,8 +346,8 @@ export class Scheduler {
     let starving = false;
     for (const sequence of this.#running) {
       if (sequence.group.raw) continue;
-      if (sequence.pending > 1) this.#paging.reuse(sequence);
-      if (sequence.pending === 1) decoding++;
+      if (!sequence.decodes) this.#paging.reuse(sequence);
+      if (sequence.decodes) decoding++;
       else {
         insertByNeed(prefills, sequence);
         starving ||= sequence.passedOver >= MAX_PASSED_OVER;
@@ -366,15 +376,30 @@ export class Scheduler {
       // The list gets shorter when sequences behind this one are preempted.
       if (at >= running.length) at = 0;
       const sequence = running[at]!;
-      if (sequence.planned || sequence.pending !== 1 || sequence.group.raw) continue;
+      if (sequence.planned || !sequence.decodes) continue;
       if (plan.count >= maxSequences || plan.rows >= maxRows || plan.logitRows >= maxLogitRows) {
         this.#cursor = at;
         return;
       }
-      const room = Math.min(share, maxRows - plan.rows, maxLogitRows - plan.logitRows) - 1;
-      const rows = this.#take(sequence, 1 + Math.min(sequence.draftCount, Math.max(0, room)));
-      if (rows > 0) plan.add(sequence, rows, rows > 1 ? 'all' : 'last');
+      const most = Math.max(1, Math.min(share, maxRows - plan.rows, maxLogitRows - plan.logitRows));
+      const rows = this.#withDrafts(sequence, most);
+      if (rows > 0) plan.add(sequence, rows, Math.max(0, rows - sequence.pending + 1));
     }
+  }
+
+  /** Blocks, and where there are drafts a guard for the state, for up to `most` rows of a decoding sequence. */
+  #withDrafts(sequence: Sequence, most: number): number {
+    const { pending, draftCount } = sequence;
+    const drafts = Math.min(draftCount, this.#paging.draftRoom(sequence), most - pending);
+    const rows = this.#take(sequence, Math.min(most, pending + Math.max(0, drafts)));
+    if (rows <= pending || this.#paging.guard(sequence, this.#withoutSlot())) return rows;
+    return pending;
+  }
+
+  #withoutSlot(): number {
+    let count = 0;
+    for (const sequence of this.#running) if (sequence.slot < 0) count++;
+    return count;
   }
 
   /** Prompts that were passed over at least `minPassedOver` times, in order of need, under a budget of rows. */
@@ -387,7 +412,7 @@ export class Scheduler {
       const rows = Math.min(budget, plan.logitRows < maxLogitRows ? sequence.pending : sequence.pending - 1);
       const taken = this.#take(sequence, this.#paging.cut(sequence, rows));
       if (taken === 0) continue;
-      plan.add(sequence, taken, taken === sequence.pending ? 'last' : 'none');
+      plan.add(sequence, taken, taken === sequence.pending ? 1 : 0);
       budget -= taken;
     }
   }
@@ -407,7 +432,7 @@ export class Scheduler {
 
 /** Gives its blocks up for a request that has waited long: only decoding sequences, which lose little. */
 function mayYield(sequence: Sequence): boolean {
-  return sequence.pending === 1 && !sequence.group.raw;
+  return sequence.decodes;
 }
 
 function arrivedBefore(a: Sequence, b: Sequence): boolean {

@@ -29,6 +29,9 @@ export class Sequence {
 
   /** Where the states of recurrent layers lie; -1 for none. */
   slot = -1;
+  /** Where the state stands as it was behind the first `guarded` tokens, before drafts ran over it; -1 for none. */
+  guard = -1;
+  guarded = 0;
   /** Position up to which blocks are known beyond any snapshot of the state: one there would serve others. */
   branch = 0;
   /** Block whose snapshot gives way to the next one of this sequence; -1 for none. */
@@ -54,6 +57,11 @@ export class Sequence {
   /** Known tokens that are not in the cache. */
   get pending(): number {
     return this.length - this.computed;
+  }
+
+  /** Waits for its next token alone, or for it behind a few that run again since the state went back. */
+  get decodes(): boolean {
+    return (this.pending === 1 || this.guard >= 0) && !this.group.raw;
   }
 
   append(token: number): void {

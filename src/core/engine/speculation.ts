@@ -55,12 +55,16 @@ export class Speculation {
       sequence.draftCount = 0;
       // The model's own token behind the drafts is the last that fits.
       const room = run instanceof GenerationRun ? run.room(sequence) - 1 : 0;
-      this.#limits[i] = Math.max(0, Math.min(this.#drafter.maxDraft, room));
+      const { maxDraft } = this.#drafter;
+      // What runs again behind a state that went back does not grow without end.
+      const settled = sequence.pending <= 1 + maxDraft;
+      this.#limits[i] = settled ? Math.max(0, Math.min(maxDraft, room)) : 0;
     }
     return this.#drafter.draft(sequences, this.#limits);
   }
 
-  count(proposed: number, accepted: number): void {
+  checked(sequence: Sequence, proposed: number, accepted: number): void {
+    this.#drafter.checked?.(sequence, proposed, accepted);
     this.#drafts++;
     this.#proposed += proposed;
     this.#accepted += accepted;

@@ -91,6 +91,11 @@ export class StatePool {
     this.touch(block);
   }
 
+  /** Slots that could be taken, for snapshots give theirs up. */
+  get spare(): number {
+    return this.#freeCount + this.#snapshots;
+  }
+
   /** Drops the snapshot of a block, if there is one. */
   forget(block: number): void {
     const slot = this.#slotOf[block]!;

@@ -278,6 +278,8 @@ export interface Drafter {
   readonly maxDraft: number;
   /** `limits[i]`: most tokens that sequence `i` can use. A promise is awaited before the step. */
   draft(sequences: readonly Sequence[], limits: Int32Array): Promise<void> | undefined;
+  /** Hears how many tokens of a proposal ran, and how many of them from the first were right. */
+  checked?(sequence: Sequence, proposed: number, accepted: number): void;
 }
 
 /** What a cache would have to be for more than it holds. */

@@ -115,8 +115,11 @@ function beside(slots: number, states: readonly StateSpec[]): string {
 function slotsOf(perState: number, maxSequences: number, total: number, options: LoadOptions): number {
   if (perState === 0) return 0;
   const snapshots = options.prefixCacheN === 0 || options.noKvCache ? 0 : SNAPSHOTS;
-  const asked = options.maxNumSeqs === undefined ? 0 : maxSequences + Math.min(1, snapshots);
-  const wanted = maxSequences + snapshots;
+  const { draftModel, speculation } = options;
+  // A sequence keeps a second state for the case that drafts are wrong.
+  const held = draftModel || speculation?.lookup ? 2 * maxSequences : maxSequences;
+  const asked = options.maxNumSeqs === undefined ? 0 : held + Math.min(1, snapshots);
+  const wanted = held + snapshots;
   const affordable = Math.floor((total * STATE_SHARE) / perState);
   return Math.min(wanted, Math.max(affordable, asked, MIN_STATES));
 }

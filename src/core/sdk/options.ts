@@ -46,7 +46,7 @@ export interface CacheOptions {
 export interface SpeculationOptions {
   /**
    * Guesses out of the text itself: what followed the last few tokens where they stood before. Helps where answers repeat
-   * parts of their prompts. `maxDraft` (8): most tokens of a guess; `maxMatch` (4), `minMatch` (2): the longest and the
+   * parts of their prompts. `maxDraft` (16): most tokens of a guess, fewer where guesses turn out wrong; `maxMatch` (4), `minMatch` (2): the longest and the
    * shortest run of tokens that is looked for.
    */
   readonly lookup?:
