@@ -7,7 +7,7 @@
  *
  * Of every type two loads are made. The first reports the most memory the process ever held, less what it held with a model
  * of a few kilobytes: it must not exceed the quantized weights and twice the largest tensor. The second is forbidden more
- * memory than that (`ulimit -d`), which is less than the weights take as they are stored; loading them so must fail.
+ * memory than that and what a process takes anyway (`ulimit -d`); loading the weights as they are stored must fail there.
  */
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';

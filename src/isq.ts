@@ -1,12 +1,12 @@
 /** From load options to quantization in place: what a model gets at load, and again later. */
 import { ConfigError, ManagementError, UnsupportedError } from './core/errors.ts';
-import { GGUF_ARCHES, type GgufArch } from './core/io/ggufNames.ts';
 import type { Platform } from './core/platform.ts';
 import { isRecord } from './core/schema.ts';
 import type { LoadOptions } from './core/sdk/options.ts';
 import type { ModelQuantization, QuantReport } from './core/sdk/quantReport.ts';
 import type { Releases } from './core/sdk/releases.ts';
 import type { Recoder, Weights } from './core/weights.ts';
+import { ggufFamily } from './ggufArch.ts';
 import { readCimatrix } from './quant/cimatrix.ts';
 import { readImatrix } from './quant/imatrix.ts';
 import { Importance } from './quant/isq/importance.ts';
@@ -73,21 +73,14 @@ async function importanceFrom(
   if (typeof file === 'string' && file.endsWith('.cimatrix')) {
     return Importance.fromModules(await readCimatrix(file, { platform }), where);
   }
-  const imatrix = await readImatrix(file, { platform });
-  return Importance.fromImatrix(imatrix, ggufArchOf(config, where), where);
-}
-
-/** Names of an architecture in GGUF files, by the class in its configuration. */
-function ggufArchOf(config: unknown, where: string): GgufArch {
-  const classes = isRecord(config) && Array.isArray(config['architectures']) ? config['architectures'] : [];
-  const name: unknown = classes[0];
-  for (const arch of Object.values(GGUF_ARCHES)) {
-    const found = [arch, arch.withExperts].find((a) => a?.hf === name);
-    if (found ?? arch.windowed === name) return found ?? arch;
+  const family = await ggufFamily(config);
+  if (!family) {
+    const name = isRecord(config) ? String(config['architectures']) : 'none';
+    throw new UnsupportedError(`${where}: expected an architecture with names in GGUF files, got ${name}`, {
+      feature: 'imatrix',
+    });
   }
-  throw new UnsupportedError(`${where}: expected an architecture with names in GGUF files, got ${String(name)}`, {
-    feature: 'imatrix',
-  });
+  return Importance.fromImatrix(await readImatrix(file, { platform }), family.arch, where);
 }
 
 /** Refuses devices of a topology that the model is not on: one model is on one device. */

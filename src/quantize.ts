@@ -2,6 +2,7 @@
 import type { RawSection } from './core/backend.ts';
 import { ConfigError, UnsupportedError } from './core/errors.ts';
 import { exportGguf } from './core/io/ggufExport.ts';
+import { type GgufKeyValue, isFloatKey } from './core/io/ggufExportKeys.ts';
 import { GGUF_ARCHES, hfName } from './core/io/ggufNames.ts';
 import { type GgufBytes, type GgufTensor, ggufMetadataBytes, ggufValue, writeGguf } from './core/io/ggufWrite.ts';
 import type { ModelFiles } from './core/io/resolve.ts';
@@ -14,7 +15,9 @@ import { sizeOf } from './core/tensor.ts';
 import { ggufTokenizer } from './core/text/ggufTokenizer.ts';
 import type { SourceTensor } from './core/weights.ts';
 import { findModel } from './findModel.ts';
+import { checkExport, ggufFamily } from './ggufArch.ts';
 import { isqSettings } from './isq.ts';
+import { archOf } from './models/registry.ts';
 import { detectPlatform } from './platform/detect.ts';
 import { quantizedSource } from './quant/checkpoint/index.ts';
 import { dequantizeInto } from './quant/index.ts';
@@ -46,7 +49,7 @@ const FILE_TYPES: Readonly<Record<string, number>> = {
 const QUANTIZATION_VERSION = 2;
 
 /** Matrices of GGUF files that other tools keep as floats: convolutions, routers, positions, small projections of states. */
-const KEPT = /(conv|norm|ffn_gate_inp|position_embd|token_types|ssm_a|ssm_d|rope_f)/;
+const KEPT = /(conv1d|shortconv\.conv|norm|ffn_gate_inp|position_embd|token_types|ssm_[ad]$|rope_f)/;
 
 const codec = { dequantizeInto };
 
@@ -157,7 +160,19 @@ async function fromFolder(files: Extract<ModelFiles, { kind: 'hf' }>): Promise<C
   const config = await files.config();
   if (!isRecord(config)) throw new ConfigError(`${files.location}: expected a config.json, found none`);
   const source = await quantizedSource(safetensorsSource(files.checkpoint), config);
-  const { metadata, tensors } = await exportGguf(source, config, codec);
+  const family = await ggufFamily(config);
+  if (!family) {
+    const name = String(config['architectures']);
+    throw new UnsupportedError(`architecture: expected one with a form in GGUF files, got ${name}`, {
+      feature: `GGUF of ${name}`,
+    });
+  }
+  const parsed = (await archOf(config)).config(config);
+  if (!isRecord(parsed)) throw new ConfigError(`${files.location}: expected a config.json of an object`);
+  const exported = exportGguf(source, family, config, parsed, codec);
+  await checkExport(parsed, exported);
+  const { keys, tensors } = exported;
+  const metadata = new Map([...keys].map(([key, value]) => [key, bytesOf(key, value)]));
   metadata.set('general.name', ggufValue.string(files.name));
   const tokenizer = await files.tokenizerJson();
   if (isRecord(tokenizer)) {
@@ -181,4 +196,15 @@ async function fromFolder(files: Extract<ModelFiles, { kind: 'hf' }>): Promise<C
     for (const [key, value] of keys) metadata.set(key, value);
   }
   return { config, metadata, tensors };
+}
+
+function bytesOf(key: string, value: GgufKeyValue): GgufBytes {
+  if (typeof value === 'string') return ggufValue.string(value);
+  if (typeof value === 'boolean') return ggufValue.bool(value);
+  if (typeof value === 'number') {
+    return isFloatKey(key.slice(key.indexOf('.') + 1)) ? ggufValue.f32(value) : ggufValue.u32(value);
+  }
+  return typeof value[0] === 'boolean'
+    ? ggufValue.bools(value as readonly boolean[])
+    : ggufValue.i32s(value as readonly number[]);
 }

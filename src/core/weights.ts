@@ -282,8 +282,7 @@ export class Weights {
 
   /** The tensor with its values as F32. */
   expanded(t: SourceTensor): SourceTensor {
-    checkType(t);
-    return { ...t, type: storageType('F32'), readRows: expandRows(t, this.#build.codec) };
+    return expandedTensor(t, this.#build.codec);
   }
 
   /** Reserves a key/value cache for one layer; the number finds it in `Step.caches`. */
@@ -417,6 +416,12 @@ function checkSignal(signal: AbortSignal | undefined): void {
 
 function partOf(t: SourceTensor): WeightPart {
   return t.part ?? { name: t.name, runs: [[0, sizeOf(t.shape) / (t.shape[t.shape.length - 1] ?? 1)]] };
+}
+
+/** The tensor with its values as F32. */
+export function expandedTensor(t: SourceTensor, codec: Codec): SourceTensor {
+  checkType(t);
+  return { ...t, type: storageType('F32'), readRows: expandRows(t, codec) };
 }
 
 /** Reads rows as F32. */

@@ -321,16 +321,21 @@ export function hfName(arch: GgufArch, name: string): string | undefined {
   return Object.hasOwn(names, stem) ? `${at}.${names[stem]}.${kind}` : undefined;
 }
 
-/** Hugging Face names of all weights and biases of an architecture with `layers` blocks, and their names in GGUF files. */
-export function ggufNames(arch: GgufArch, layers: number): ReadonlyMap<string, string> {
-  const out = new Map<string, string>();
+/**
+ * Hugging Face names of all weights and biases of an architecture with `layers` blocks, and their names in GGUF files: more
+ * than one where it depends on the model.
+ */
+export function ggufNames(arch: GgufArch, layers: number): ReadonlyMap<string, readonly string[]> {
+  const out = new Map<string, string[]>();
+  const put = (hf: string, name: string) => out.set(hf, [...(out.get(hf) ?? []), name]);
   const add = (stem: string, hf: string, at = '', block = '') => {
-    for (const kind of ['weight', 'bias']) out.set(`${at}${hf}.${kind}`, `${block}${stem}.${kind}`);
+    for (const kind of ['weight', 'bias']) put(`${at}${hf}.${kind}`, `${block}${stem}.${kind}`);
   };
-  for (const [stem, hf] of Object.entries({ ...MODEL, ...arch.ends })) add(stem, hf);
+  for (const [stem, hf] of Object.entries({ ...arch.ends, ...MODEL, ...arch.ends })) add(stem, hf);
   for (let i = 0; i < layers; i++) {
     const at = `${arch.blocks ?? 'model.layers'}.${i}.`;
     for (const [stem, hf] of Object.entries({ ...BLOCK, ...arch.names })) add(stem, hf, at, `blk.${i}.`);
+    for (const [name, hf] of Object.entries({ ...BARE, ...arch.bare })) put(at + hf, `blk.${i}.${name}`);
   }
   return out;
 }

@@ -47,6 +47,13 @@ export const ggufValue = {
     }
     return out;
   },
+  bools(values: readonly boolean[]): GgufBytes {
+    const out = list(7, values.length, 12 + values.length);
+    values.forEach((value, i) => {
+      out[16 + i] = value ? 1 : 0;
+    });
+    return out;
+  },
   i32s(values: ArrayLike<number>): GgufBytes {
     const out = list(5, values.length, 12 + 4 * values.length);
     const view = new DataView(out.buffer);
