@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { createCpuBackend } from '../../src/backends/cpu/index.ts';
 import { ReferenceBackend } from '../../src/backends/reference/index.ts';
-import type { Backend } from '../../src/core/backend.ts';
+import type { Backend, KvDType } from '../../src/core/backend.ts';
 import type { PackedBatch } from '../../src/core/engine/batch.ts';
 import { readGguf } from '../../src/core/io/gguf.ts';
 import { ggufModel } from '../../src/core/io/ggufModel.ts';
@@ -109,18 +109,20 @@ export class LoadedModel {
   }
 
   /**
-   * Expands all weights to f32, so that every back-end computes exactly; with `auto` they stay as they are stored. The
-   * back-end stays the caller's.
+   * Expands all weights to f32, so that every back-end computes exactly; with `auto` they stay as they are stored. `cache`:
+   * the element type of keys and values. The back-end stays the caller's.
    */
   static async load(
     backend: Backend,
     blockSize: number,
     opened: Opened,
     dtype: 'f32' | 'auto' = 'f32',
+    cache: KvDType = 'f32',
   ): Promise<LoadedModel> {
     const arch = await archOf(opened.config);
     const weights = Weights.open({ backend, source: opened.source, codec, dtype });
-    const decoder = buildDecoder(arch, weights, arch.config(opened.config));
+    const built = buildDecoder(arch, weights, arch.config(opened.config));
+    const decoder = { ...built, caches: built.caches.map((spec) => ({ ...spec, dtype: cache })) };
     await weights.load();
     const sizes = {
       blocks: 2 * MAX_BLOCKS,

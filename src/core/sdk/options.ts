@@ -33,7 +33,7 @@ export interface CacheOptions {
   /**
    * Element type of keys and values. `auto` (the default) takes `f16` beside block-quantized weights, whose products are
    * rounded more coarsely than that, and `f32` beside float weights. `q8_0` takes half the memory of `f16` and is coarser:
-   * 8 bits and a scale for every 32 entries; on the CPU and in `reference`.
+   * 8 bits and a scale for every 32 entries.
    */
   readonly cacheType?: 'auto' | 'f32' | 'f16' | 'q8_0' | undefined;
   /** Positions in one block: 8, 16 or 32 (32 when absent). The CPU stores 32 together: there, less becomes 32. */
