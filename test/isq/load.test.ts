@@ -1,20 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { ConfigError, ISQ_TYPES, type LoadOptions, loadModel, UnsupportedError } from '../../src/index.ts';
 import { quantFormat } from '../../src/quant/registry.ts';
-import { dequantize, quantize } from '../../src/quant/rows.ts';
-import { logitsOf, type Matrices, matricesOf, relativeError, SMALL, type Spec, writeModel } from './models.ts';
-
-/** What a matrix is after it was stored as `type`. */
-function rounded(type: string, data: Float32Array<ArrayBuffer>, columns: number): Float32Array<ArrayBuffer> {
-  if (type === 'F32') return data;
-  // Groups along rows: each is a matrix of its own.
-  if (!type.startsWith('HQQ')) return dequantize(type, quantize(type, data, columns), columns);
-  const out = new Float32Array(data.length);
-  for (let at = 0; at < data.length; at += 64) {
-    out.set(dequantize(type, quantize(type, data.subarray(at, at + 64), 64), 64), at);
-  }
-  return out;
-}
+import { logitsOf, type Matrices, matricesOf, relativeError, rounded, SMALL, type Spec, writeModel } from './models.ts';
 
 async function loaded(folder: string, options: LoadOptions) {
   const lines: string[] = [];

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll } from 'vitest';
 import { writeSafetensors } from '../../src/core/io/safetensorsWrite.ts';
 import type { Model } from '../../src/index.ts';
+import { dequantize, quantize } from '../../src/quant/rows.ts';
 
 export type Matrices = Map<string, { shape: readonly number[]; data: Float32Array<ArrayBuffer> }>;
 
@@ -114,6 +115,18 @@ export async function logitsOf(model: Model, ids: readonly number[] = PROMPT): P
   for (const part of parts) {
     out.set(part, at);
     at += part.length;
+  }
+  return out;
+}
+
+/** What a matrix is after it was stored as `type`. */
+export function rounded(type: string, data: Float32Array<ArrayBuffer>, columns: number): Float32Array<ArrayBuffer> {
+  if (type === 'F32') return data;
+  // Groups along rows: each is a matrix of its own.
+  if (!type.startsWith('HQQ')) return dequantize(type, quantize(type, data, columns), columns);
+  const out = new Float32Array(data.length);
+  for (let at = 0; at < data.length; at += 64) {
+    out.set(dequantize(type, quantize(type, data.subarray(at, at + 64), 64), 64), at);
   }
   return out;
 }

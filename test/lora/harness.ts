@@ -6,6 +6,7 @@ import { safetensorsSource } from '../../src/core/io/weightSource.ts';
 import { readValues } from '../../src/core/weights.ts';
 import type * as api from '../../src/index.ts';
 import { codec } from '../models/harness.ts';
+import { openWebGpu } from '../webgpu/support.ts';
 
 const fixtures = new URL('../fixtures/', import.meta.url);
 
@@ -69,4 +70,15 @@ export function distance(a: Float32Array, b: Float32Array): number {
     size = Math.max(size, Math.abs(b[i]!));
   }
   return far / size;
+}
+
+/** Devices that run adapters here; says which one does not, and why. */
+export async function devicesHere(what: string): Promise<readonly ('reference' | 'cpu' | 'webgpu')[]> {
+  const gpu = await openWebGpu();
+  if (typeof gpu === 'string') {
+    console.warn(`${what} on webgpu: skipped: ${gpu}`);
+    return ['reference', 'cpu'];
+  }
+  await gpu.dispose();
+  return ['reference', 'cpu', 'webgpu'];
 }

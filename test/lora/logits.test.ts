@@ -1,7 +1,7 @@
 /** Adapters beside the base weights give what merged weights give: alone, and mixed in one step. */
 import { describe, expect, it } from 'vitest';
 import * as api from '../../src/index.ts';
-import { adapterPath, distance, expectedOf, modelPath, rawLogits } from './harness.ts';
+import { adapterPath, devicesHere, distance, expectedOf, modelPath, rawLogits } from './harness.ts';
 
 const ADAPTERS: Readonly<Record<string, readonly string[]>> = {
   llama: ['plain', 'patterns', 'some'],
@@ -12,7 +12,7 @@ const ADAPTERS: Readonly<Record<string, readonly string[]>> = {
 };
 const TOLERANCE = 1e-4;
 
-describe.each(['reference', 'cpu'] as const)('%s', (device) => {
+describe.each(await devicesHere('adapters'))('%s', { timeout: 120_000 }, (device) => {
   it.each(Object.entries(ADAPTERS))('%s with adapters equals merged weights', async (name, adapters) => {
     const expected = await expectedOf(name);
     await using model = await api.loadModel(modelPath(name), { device, dtype: 'f32', lora: true });
@@ -30,7 +30,7 @@ describe.each(['reference', 'cpu'] as const)('%s', (device) => {
     '%s: requests of several adapters and none in one step are as each alone',
     async (name) => {
       const { ids } = await expectedOf(name);
-      const settings = { device, dtype: 'f32', pagedAttn: { blockSize: device === 'cpu' ? 32 : 8 } } as const;
+      const settings = { device, dtype: 'f32', pagedAttn: { blockSize: device === 'reference' ? 8 : 32 } } as const;
       await using model = await api.loadModel(modelPath(name), {
         ...settings,
         loraAdapters: ADAPTERS[name]!.map((alias) => ({ alias, source: adapterPath(name, alias) })),
