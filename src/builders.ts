@@ -4,6 +4,7 @@ import type { AdapterInput, LoraAdapterSpec, LoraRuntimeConfig } from './core/sd
 import { LoadOptionsBuilder } from './core/sdk/builders.ts';
 import type { Model } from './core/sdk/model.ts';
 import type { LoadOptions, ModelSpec } from './core/sdk/options.ts';
+import type { LegacyLoraOptions, Ordering, XLoraOptions } from './core/sdk/xlora.ts';
 import { loadModel } from './load.ts';
 
 /** Loads any model this version knows: a folder, a `.gguf` file, a hub id, a URL, or the embedded model's name. */
@@ -78,5 +79,48 @@ export class GgufModelBuilder extends ModelBuilder {
   /** Takes tokenizer and chat template from another folder or repository. */
   withTokModelId(id: string): this {
     return this.set({ tokModelId: id });
+  }
+}
+
+/** Loads a text model with an X-LoRA: adapters that a classifier mixes anew for every token. */
+export class XLoraModelBuilder {
+  readonly #model: ModelBuilder;
+  #xlora: XLoraOptions;
+
+  /** `ordering`: an ordering, or the path of its JSON file. */
+  constructor(model: ModelBuilder, xloraModelId: AdapterInput, ordering?: Ordering | string) {
+    this.#model = model;
+    this.#xlora = { modelId: xloraModelId, ...(ordering === undefined ? {} : { ordering }) };
+  }
+
+  /** After so many tokens of an answer the mixture stays as it is, and tokens take one pass instead of two. */
+  tgtNonGranularIndex(index: number): this {
+    this.#xlora = { ...this.#xlora, tgtNonGranularIndex: index };
+    return this;
+  }
+
+  /** Loads the model and its adapters. Rejects as `ModelBuilder.build`, or with `LoraAdapterError`. */
+  async build(): Promise<Model> {
+    return this.#model.withXLora(this.#xlora).build();
+  }
+}
+
+/** The same for a GGUF model. */
+export class GgufXLoraModelBuilder extends XLoraModelBuilder {}
+
+/** Loads a GGUF model with adapters that are all added to it for good. */
+export class GgufLoraModelBuilder {
+  readonly #model: GgufModelBuilder;
+  readonly #lora: LegacyLoraOptions;
+
+  /** `ordering`: an ordering, or the path of its JSON file. */
+  constructor(model: GgufModelBuilder, loraModelId: AdapterInput, ordering?: Ordering | string) {
+    this.#model = model;
+    this.#lora = { modelId: loraModelId, ...(ordering === undefined ? {} : { ordering }) };
+  }
+
+  /** Loads the model and its adapters. Rejects as `ModelBuilder.build`, or with `LoraAdapterError`. */
+  async build(): Promise<Model> {
+    return this.#model.withLegacyLora(this.#lora).build();
   }
 }

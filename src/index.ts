@@ -1,6 +1,14 @@
 /** The package: load a model, ask it. */
 
-export { GgufModelBuilder, LoraModelBuilder, ModelBuilder, TextModelBuilder } from './builders.ts';
+export {
+  GgufLoraModelBuilder,
+  GgufModelBuilder,
+  GgufXLoraModelBuilder,
+  LoraModelBuilder,
+  ModelBuilder,
+  TextModelBuilder,
+  XLoraModelBuilder,
+} from './builders.ts';
 export type { BackendInfo, BackendOptions } from './core/backend.ts';
 export type { EngineStats, LogitRows } from './core/engine/types.ts';
 export * from './core/errors.ts';
@@ -79,6 +87,7 @@ export type {
 } from './core/sdk/response.ts';
 export type { ResponseStream } from './core/sdk/stream.ts';
 export type { TextTokenizer } from './core/sdk/text.ts';
+export type { LegacyLoraOptions, Ordering, XLoraOptions } from './core/sdk/xlora.ts';
 export { Tensor } from './core/tensor.ts';
 export { EMBEDDED_MODEL } from './embedded.ts';
 export { loadModel } from './load.ts';

@@ -20,6 +20,7 @@ import type { ModelText } from './core/sdk/text.ts';
 import { EMBEDDED_MODEL, isEmbeddedName } from './embedded.ts';
 import { loadDrafter } from './loadDrafter.ts';
 import { type Adapters, loadAdapters, makeAdapters } from './loadLora.ts';
+import { loadOrdered } from './loadOrdered.ts';
 import { loadText } from './loadText.ts';
 import { openDecoder } from './openDecoder.ts';
 import { detectPlatform } from './platform/detect.ts';
@@ -35,7 +36,9 @@ export async function loadModel(spec: ModelSpec, options: LoadOptions = {}): Pro
   const platform = await detectPlatform({ opfs: options.hfCachePath !== undefined });
   const releases = new Releases();
   try {
-    return await load(spec, options, platform, releases);
+    // What is computed for a token depends on where the answer begins, and the first pass keeps its own cache.
+    const own = options.xlora === undefined ? options : { ...options, prefixCacheN: 0 };
+    return await load(spec, own, platform, releases);
   } catch (error) {
     await releases.run();
     if (options.signal?.aborted) throw new AbortError('loading was cancelled', { cause: options.signal.reason });
@@ -58,7 +61,7 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
   );
   const warn = (message: string) => log('warn', message);
   const opened = await openDecoder(spec, options, { platform, backend: starting, releases, warn });
-  const { files, config, arch, decoder } = opened;
+  const { files, config, arch } = opened;
   // Reading is mostly waiting: the tokenizer is made meanwhile.
   const [text, defaults] = await all(
     loadText(files, options, platform),
@@ -67,6 +70,14 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
   );
   await opened.closeFiles();
   const backend = await starting;
+  const mixing = await loadOrdered(options, {
+    platform,
+    backend,
+    decoder: opened.decoder,
+    weights: opened.weights(),
+    releases,
+  });
+  const decoder = mixing?.decoder ?? opened.decoder;
   const caches = cacheSpecs(decoder.caches, opened.weights(), options);
   const blockSize = blockSizeOf(options, backend.kvBlockStep);
   if (blockSize !== blockSizeOf(options)) {
@@ -78,7 +89,7 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
   const size = cacheSize(caches, decoder.maxPositions, options, decoder.states, blockSize);
   const adapters = makeAdapters(options, platform, { backend, weights: opened.weights(), maxRows: size.maxRows });
   const served = { ...decoder, caches, maxPositions: size.contextLength };
-  const runner = new DecoderRunner(backend, served, size, adapters?.rows);
+  const runner = new DecoderRunner(backend, served, size, mixing ?? adapters?.rows);
   if (adapters) releases.add(() => adapters.runtime.dispose());
   releases.add(() => runner.dispose());
   const drafter = await loadDrafter({ runner, text }, options, { platform, backend: starting, releases, warn });

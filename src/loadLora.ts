@@ -67,7 +67,8 @@ export async function loadAdapters(adapters: Adapters, engine: Engine, options: 
   }
 }
 
-async function adapterFolder(
+/** The files of an adapter: a folder, a hub repository, or files in memory. */
+export async function adapterFolder(
   alias: string,
   input: AdapterInput,
   revision: string | undefined,

@@ -70,6 +70,8 @@ export interface Decoder {
   readonly caches: readonly KvSpec[];
   readonly states: readonly StateSpec[];
   readonly ropes: readonly RowTable[];
+  /** What the output matrix reads, `[batch.rows, hidden]`, of all rows; call inside `backend.scope`. */
+  features(step: Step): Tensor;
   /** Logits `[batch.logitCount, vocab]` of the wanted rows; call inside `backend.scope`. */
   forward(step: Step): Tensor;
 }

@@ -3,7 +3,6 @@ import type { Backend, Batch, KvCache } from './backend.ts';
 import type { PackedBatch } from './engine/batch.ts';
 import type { ModelRunner, TopLogits, TopRunner } from './engine/types.ts';
 import { InferenceError, ShapeError } from './errors.ts';
-import type { AdapterRows } from './lora/rows.ts';
 import type { Decoder, Step } from './model.ts';
 import { copyKvBlock, copyState, createKvCache } from './ops.ts';
 import type { Tensor } from './tensor.ts';
@@ -21,6 +20,11 @@ export interface RunnerOptions {
   readonly maxBlocks: number;
   /** Sequences, and snapshots of them, whose recurrent states are kept; for models that have such. */
   readonly stateSlots?: number | undefined;
+}
+
+/** Told of every batch before it runs, so that it can put what it knows of the rows on the device. */
+export interface BatchReader {
+  begin(batch: PackedBatch): void;
 }
 
 export class DecoderRunner implements ModelRunner {
@@ -45,13 +49,12 @@ export class DecoderRunner implements ModelRunner {
   readonly #cosSin: Tensor[] = [];
   readonly #angles: Float32Array[] = [];
   readonly #step: Step;
-  readonly #adapters: AdapterRows | undefined;
+  readonly #reader: BatchReader | undefined;
   readonly #encode: () => void;
   #logits: Tensor | undefined;
 
-  /** `adapters`: told of every batch before it runs. */
-  constructor(backend: Backend, decoder: Decoder, options: RunnerOptions, adapters?: AdapterRows) {
-    this.#adapters = adapters;
+  constructor(backend: Backend, decoder: Decoder, options: RunnerOptions, reader?: BatchReader) {
+    this.#reader = reader;
     this.decoder = decoder;
     this.options = options;
     this.#backend = backend;
@@ -206,7 +209,7 @@ export class DecoderRunner implements ModelRunner {
     if (this.#states.length > 0) backend.write(b.stateSlots, h.stateSlots, rows.sequences);
     backend.write(b.logitRows, h.logitRows, rows.logitCount);
     this.#rotate(rows.rows, rows.sequences);
-    this.#adapters?.begin(rows);
+    this.#reader?.begin(rows);
   }
 
   #rotate(rows: number, sequences: number): void {

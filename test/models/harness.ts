@@ -163,6 +163,7 @@ export class LoadedModel {
       adapters: ints(parts.length),
       stateSlots: ints(parts.length),
       logitRows,
+      promptLengths: ints(parts.length),
       baseLen: ints(parts.length),
       copies: ints(0),
       stateCopies: ints(0),

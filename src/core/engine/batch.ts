@@ -30,6 +30,8 @@ export interface PackedBatch {
   readonly stateSlots: Int32Array;
   /** Rows whose logits are wanted, rising. */
   readonly logitRows: Int32Array;
+  /** Tokens of every sequence's prompt: positions from there on are those of the answer. */
+  readonly promptLengths: Int32Array;
   /** Length each sequence is computed for; positions from there on count as the end of it. */
   readonly baseLen: Int32Array;
   /** `copyCount` pairs `(from, to)` of blocks, to be copied in this order before the rows run. */
@@ -75,6 +77,7 @@ export class BatchBuilder {
       adapters: new Int32Array(maxSequences),
       stateSlots: new Int32Array(maxSequences),
       logitRows: new Int32Array(maxLogitRows),
+      promptLengths: new Int32Array(maxSequences),
       baseLen: new Int32Array(maxSequences),
       copies: new Int32Array(2 * maxSequences),
       stateCopies: new Int32Array(0),
@@ -107,6 +110,7 @@ export class BatchBuilder {
       batch.stateSlots[s] = sequence.slot;
       batch.seqStart[s] = batch.rows;
       batch.kvLen[s] = sequence.computed + rows;
+      batch.promptLengths[s] = sequence.promptLength;
       batch.baseLen[s] = sequence.base;
       this.#writeBlocks(s, sequence);
       this.#writeRows(sequence, rows);

@@ -48,6 +48,18 @@ export function memoryFolder(name: string, files: Readonly<Record<string, Blob |
   };
 }
 
+/** A folder within a folder. */
+export function subFolder(folder: ModelFolder, path: string): ModelFolder {
+  const within = `${path}/`;
+  return {
+    name: baseName(path),
+    location: `${folder.location}/${path}`,
+    files: folder.files.filter((f) => f.startsWith(within)).map((f) => f.slice(within.length)),
+    prepare: (names) => folder.prepare(names.map((n) => within + n)),
+    open: (name) => folder.open(within + name),
+  };
+}
+
 /** Paths of the files below a folder, links followed, in order of name. */
 export async function listFiles(platform: Platform, path: string): Promise<readonly string[]> {
   const files: string[] = [];

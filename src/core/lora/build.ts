@@ -5,12 +5,36 @@ import { sizeOf } from '../tensor.ts';
 import { Weight } from '../weight.ts';
 import type { Codec } from '../weights.ts';
 import { readValues } from '../weights.ts';
+import type { DevicePair } from './delta.ts';
 import type { Factor, WeightPlan } from './plan.ts';
 
 /** `Δ = up · down`, with the scale in `up`: `down` `[rank, in]`, `up` `[out, rank]`; of routed experts one below the other. */
 export interface AdapterMatrices {
   readonly down: Float32Array;
   readonly up: Float32Array;
+}
+
+/** The rows of `down` that one factor takes: `[at, at + rank)` of those of one expert. */
+export interface Placement {
+  readonly factor: Factor;
+  readonly expert: number;
+  readonly at: number;
+}
+
+/** Where the factors of a plan stand, in order; those of fused experts once for each expert. */
+export function placements({ weight, factors }: WeightPlan): Placement[] {
+  const experts = weight.experts?.count ?? 1;
+  const used = new Int32Array(experts);
+  const all: Placement[] = [];
+  for (const factor of factors) {
+    const first = factor.place.expert ?? 0;
+    const last = factor.fused ? experts : first + 1;
+    for (let expert = first; expert < last; expert++) {
+      all.push({ factor, expert, at: used[expert]! });
+      used[expert] = used[expert]! + factor.rank;
+    }
+  }
+  return all;
 }
 
 /**
@@ -24,25 +48,24 @@ export async function adapterMatrices(plan: WeightPlan, codec: Codec): Promise<A
   const out = weight.shape[0] / experts;
   const down = new Float32Array(experts * rank * width);
   const up = new Float32Array(experts * out * rank);
-  const used = new Int32Array(experts);
-  for (const factor of plan.factors) {
-    const a = await readValues(factor.a, codec);
-    const b = await readValues(factor.b, codec);
-    const first = factor.place.expert ?? 0;
-    const last = factor.fused ? experts : first + 1;
-    for (let e = first; e < last; e++) {
-      const at = used[e]!;
-      used[e] = at + factor.rank;
-      const read = reader(factor, a, b, factor.fused ? { expert: e, experts } : undefined);
-      for (let j = 0; j < factor.rank; j++) {
-        const row = (e * rank + at + j) * width;
-        for (let i = 0; i < width; i++) down[row + i] = read.a(j, i);
-      }
-      let target = e * out + factor.place.first;
-      for (const [from, count] of factor.place.runs) {
-        for (let o = from; o < from + count; o++, target++) {
-          for (let j = 0; j < factor.rank; j++) up[target * rank + at + j] = factor.scale * read.b(o, j);
-        }
+  let of: Factor | undefined;
+  let a: Float32Array = new Float32Array(0);
+  let b: Float32Array = a;
+  for (const { factor, expert, at } of placements(plan)) {
+    if (factor !== of) {
+      of = factor;
+      a = await readValues(factor.a, codec);
+      b = await readValues(factor.b, codec);
+    }
+    const read = reader(factor, a, b, factor.fused ? { expert, experts } : undefined);
+    for (let j = 0; j < factor.rank; j++) {
+      const row = (expert * rank + at + j) * width;
+      for (let i = 0; i < width; i++) down[row + i] = read.a(j, i);
+    }
+    let target = expert * out + factor.place.first;
+    for (const [from, count] of factor.place.runs) {
+      for (let o = from; o < from + count; o++, target++) {
+        for (let j = 0; j < factor.rank; j++) up[target * rank + at + j] = factor.scale * read.b(o, j);
       }
     }
   }
@@ -65,6 +88,28 @@ function reader(
   const readB = (o: number, j: number): number => b[(o * f.rank + j) * experts + expert]!;
   if (!f.fused?.swapped) return { a: readA, b: readB };
   return { a: (j: number, i: number) => readB(i, j), b: (o: number, j: number) => readA(j, o) };
+}
+
+/** Puts the matrices of a plan on the device, under names that begin with `name`. */
+export async function devicePair(
+  backend: Backend,
+  name: string,
+  { weight, rank }: WeightPlan,
+  { down, up }: AdapterMatrices,
+): Promise<DevicePair> {
+  const experts = weight.experts?.count ?? 1;
+  const first = await deviceMatrix(backend, `${name}: down`, down, [experts * rank, weight.shape[1]]);
+  try {
+    return { down: first, up: await deviceMatrix(backend, `${name}: up`, up, [weight.shape[0], rank]) };
+  } catch (error) {
+    first.dispose();
+    throw error;
+  }
+}
+
+export function disposePair({ down, up }: DevicePair): void {
+  down.dispose();
+  up.dispose();
 }
 
 /** Puts a matrix on the device, exactly. */

@@ -42,7 +42,7 @@ export async function openAdapter(folder: ModelFolder, hasher: MakeHasher, maxBy
   }
   await guarded('io', folder.location, () => folder.prepare([CONFIG, WEIGHTS]));
   const config = await withFile(folder, CONFIG, MAX_CONFIG_BYTES, async (source) => {
-    const bytes = await source.slice(0, source.size);
+    const bytes = await guarded('io', source.name, () => source.slice(0, source.size));
     return { text: await guarded('config', CONFIG, async () => decodeUtf8Strict(bytes, source.name)), bytes };
   });
   const parsed = parseLoraConfig(config.text, `${folder.name}/${CONFIG}`);
@@ -61,7 +61,8 @@ export async function openAdapter(folder: ModelFolder, hasher: MakeHasher, maxBy
   }
 }
 
-async function withFile<T>(
+/** Opens one file of a folder for as long as it is used. Throws `LoraAdapterError`, `file_too_large` beyond `maxBytes`. */
+export async function withFile<T>(
   folder: ModelFolder,
   name: string,
   maxBytes: number,
@@ -70,7 +71,7 @@ async function withFile<T>(
   const source = await guarded('io', folder.location, () => folder.open(name));
   try {
     checkSize(source, maxBytes);
-    return await guarded('io', source.name, () => use(source));
+    return await use(source);
   } finally {
     await source.close();
   }

@@ -27,12 +27,12 @@ export class ModuleIndex {
 
   /** Rows of all weights that come from a module; empty for an unknown one. */
   find(module: string): readonly Place[] {
-    return this.#places.get(keyOf(module)) ?? [];
+    return this.#places.get(moduleKey(module)) ?? [];
   }
 
   /** The weights of the routed experts that a module holds: inputs and outputs. */
   stacks(module: string): readonly Weight[] {
-    return this.#stacks.get(keyOf(module)) ?? [];
+    return this.#stacks.get(moduleKey(module)) ?? [];
   }
 
   #addParts(weight: Weight): void {
@@ -45,7 +45,7 @@ export class ModuleIndex {
 
   #addExperts(weight: Weight): void {
     const { count, path, role, interleaved } = weight.experts!;
-    const holder = keyOf(path.replace(/\.$/, ''));
+    const holder = moduleKey(path.replace(/\.$/, ''));
     this.#stacks.set(holder, [...(this.#stacks.get(holder) ?? []), weight]);
     const rows = weight.shape[0] / count;
     if (role === 'input' && interleaved) return;
@@ -63,7 +63,7 @@ export class ModuleIndex {
   }
 
   #put(module: string, place: Place): void {
-    const key = keyOf(module);
+    const key = moduleKey(module);
     const list = this.#places.get(key);
     if (list) list.push(place);
     else this.#places.set(key, [place]);
@@ -71,7 +71,7 @@ export class ModuleIndex {
 }
 
 /** Names as different writers of one model have them: from the list of layers on, with one word for a block of experts. */
-function keyOf(module: string): string {
+export function moduleKey(module: string): string {
   const found = /(?:^|\.)((?:layers|h|blocks)\.\d+\..*)$/.exec(module);
   return (found?.[1] ?? module).replace(/\.block_sparse_moe\b/, '.mlp');
 }

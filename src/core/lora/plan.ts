@@ -7,6 +7,8 @@ import type { ModuleIndex, Place } from './modules.ts';
 
 /** `a` `[rank, in]` and `b` `[out, rank]` of one module; fused experts have those of all of them in one. */
 export interface Factor {
+  /** As the file names it. */
+  readonly module: string;
   readonly a: SourceTensor;
   readonly b: SourceTensor;
   readonly rank: number;
@@ -61,11 +63,11 @@ export function planAdapter(
   return { weights, rank, bytes };
 }
 
-function bytesOf({ weight, rank }: WeightPlan): number {
+export function bytesOf({ weight, rank }: WeightPlan): number {
   return BYTES * rank * ((weight.experts?.count ?? 1) * weight.shape[1] + weight.shape[0]);
 }
 
-function sumOfRanks(weight: Weight, factors: readonly Factor[]): number {
+export function sumOfRanks(weight: Weight, factors: readonly Factor[]): number {
   if (!weight.experts) return factors.reduce((n, f) => n + f.rank, 0);
   let fused = 0;
   const each = new Map<number, number>();
@@ -119,7 +121,7 @@ function factorsOf(
   }
   checkRank(module, rank, config.rankOf(module));
   const scale = config.scaleOf(module, rank);
-  return places.map((place) => ({ a, b, rank, scale, place: { ...place, expert } }));
+  return places.map((place) => ({ module, a, b, rank, scale, place: { ...place, expert } }));
 }
 
 /** A matrix of all experts at once. Which one, its shape says: wrappers of several have numbered names only. */
@@ -153,7 +155,7 @@ function expertFactor(
       if (!Number.isInteger(rank) || rank < 1 || b.shape[1] !== rank * count) continue;
       checkRank(name, rank, config.rankOf(`${module}.${parameter}`));
       const scale = config.scaleOf(`${module}.${parameter}`, rank);
-      return { a, b, rank, scale, place: { weight, first: 0, runs: [[0, out]] }, fused: { swapped } };
+      return { module: name, a, b, rank, scale, place: { weight, first: 0, runs: [[0, out]] }, fused: { swapped } };
     }
   }
   const shapes = stacks.map(

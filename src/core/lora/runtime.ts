@@ -7,7 +7,7 @@ import type { AdapterLease, AdapterPool, AdapterSelection } from '../engine/type
 import type { ModelFolder } from '../io/folder.ts';
 import type { Weight } from '../weight.ts';
 import type { Codec } from '../weights.ts';
-import { adapterMatrices, deviceMatrix } from './build.ts';
+import { adapterMatrices, devicePair, disposePair } from './build.ts';
 import { AdapterDelta, type DevicePair } from './delta.ts';
 import { loraError } from './error.ts';
 import { guarded, type MakeHasher, openAdapter } from './files.ts';
@@ -282,29 +282,14 @@ export class LoraRuntime implements AdapterPool {
     const { backend, codec } = this.#parts;
     const pairs = new Map<Weight, DevicePair>();
     const drop = async () => {
-      for (const { down, up } of pairs.values()) {
-        down.dispose();
-        up.dispose();
-      }
+      for (const pair of pairs.values()) disposePair(pair);
     };
     try {
       for (const part of plan.weights) {
-        const { weight, rank } = part;
-        const { down, up } = await guarded('format', alias, () => adapterMatrices(part, codec));
-        const experts = weight.experts?.count ?? 1;
-        await this.#between(async () => {
-          const name = `${weight.name} of ${id.slice(0, 8)}`;
-          const first = await deviceMatrix(backend, `${name}: down`, down, [experts * rank, weight.shape[1]]);
-          try {
-            pairs.set(weight, {
-              down: first,
-              up: await deviceMatrix(backend, `${name}: up`, up, [weight.shape[0], rank]),
-            });
-          } catch (error) {
-            first.dispose();
-            throw error;
-          }
-        });
+        const { weight } = part;
+        const matrices = await guarded('format', alias, () => adapterMatrices(part, codec));
+        const name = `${weight.name} of ${id.slice(0, 8)}`;
+        await this.#between(async () => void pairs.set(weight, await devicePair(backend, name, part, matrices)));
       }
       return await this.#between(async () => {
         if (this.#disposed) throw loraError('load', 'adapter: the model was disposed while it was loaded', { alias });
@@ -348,12 +333,11 @@ export class LoraRuntime implements AdapterPool {
 
   #drop(generation: Generation): void {
     this.#generations.delete(generation.id);
-    for (const [weight, { down, up }] of generation.pairs) {
+    for (const [weight, pair] of generation.pairs) {
       const delta = weight.delta as AdapterDelta;
       delta.delete(generation.serial);
       if (delta.size === 0) weight.delta = undefined;
-      down.dispose();
-      up.dispose();
+      disposePair(pair);
     }
   }
 }

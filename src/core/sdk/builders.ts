@@ -12,6 +12,7 @@ import type {
   SpeculationOptions,
   TokenSource,
 } from './options.ts';
+import type { LegacyLoraOptions, XLoraOptions } from './xlora.ts';
 
 /** Options that a later version will act on; `build` refuses them by name. */
 interface Pending {
@@ -98,6 +99,16 @@ export class LoadOptionsBuilder {
   /** Loads LoRA adapters with the model. */
   withLoraAdapters(adapters: readonly LoraAdapterSpec[]): this {
     return this.set({ loraAdapters: [...adapters] });
+  }
+
+  /** Loads an X-LoRA with the model: adapters that a classifier mixes anew for every token. */
+  withXLora(xlora: XLoraOptions): this {
+    return this.set({ xlora });
+  }
+
+  /** Loads adapters with the model that are all added to it for good. */
+  withLegacyLora(legacyLora: LegacyLoraOptions): this {
+    return this.set({ legacyLora });
   }
 
   withMaxNumSeqs(maxNumSeqs: number): this {

@@ -69,6 +69,16 @@ export function blockSizeOf(options: Pick<LoadOptions, 'pagedAttn'>, step = 1): 
   return Math.ceil((options.pagedAttn?.blockSize ?? BLOCK_SIZE) / step) * step;
 }
 
+/** Rows of one step. */
+export function maxRowsOf(options: Pick<LoadOptions, 'maxBatchTokens'>): number {
+  return options.maxBatchTokens ?? MAX_ROWS;
+}
+
+/** Sequences of one step. */
+export function maxSequencesOf(options: Pick<LoadOptions, 'maxBatchTokens' | 'maxNumSeqs'>): number {
+  return Math.min(options.maxNumSeqs ?? MAX_SEQUENCES, maxRowsOf(options));
+}
+
 export function cacheSize(
   caches: readonly KvSpec[],
   maxPositions: number,
@@ -79,7 +89,7 @@ export function cacheSize(
   const { memory } = options.pagedAttn ?? {};
   const limit = Math.min(maxPositions, options.maxModelLen ?? maxPositions);
   const perPosition = Math.max(1, bytesPerPosition(caches));
-  const maxSequences = Math.min(options.maxNumSeqs ?? MAX_SEQUENCES, options.maxBatchTokens ?? MAX_ROWS);
+  const maxSequences = maxSequencesOf(options);
   const total = memory !== undefined && 'mb' in memory ? memory.mb * 2 ** 20 : DEFAULT_BYTES;
   const stateSlots = slotsOf(bytesPerState(states), maxSequences, total, options);
   const positions = budget(memory, limit, perPosition, total - stateSlots * bytesPerState(states));
@@ -101,7 +111,7 @@ export function cacheSize(
     blockSize,
     contextLength,
     maxBlocks: Math.ceil(contextLength / blockSize),
-    maxRows: options.maxBatchTokens ?? MAX_ROWS,
+    maxRows: maxRowsOf(options),
     maxSequences,
     stateSlots,
   };

@@ -3,6 +3,7 @@
 import { ConfigError, UnsupportedError } from '../errors.ts';
 import type { SourceInput } from '../io/open.ts';
 import { checkAdapterSpecs, type LoraAdapterSpec, type LoraRuntimeConfig } from './adapters.ts';
+import { checkXLora, type LegacyLoraOptions, type XLoraOptions } from './xlora.ts';
 
 /** Trailing options of every asynchronous method. */
 export interface CallOptions {
@@ -127,6 +128,10 @@ export interface LoadOptions {
   /** Adapters to load with the model. */
   readonly loraAdapters?: readonly LoraAdapterSpec[] | undefined;
   readonly loraRuntimeConfig?: LoraRuntimeConfig | undefined;
+  /** Adapters that a classifier mixes anew for every token. Earlier prompts are not reused then. */
+  readonly xlora?: XLoraOptions | undefined;
+  /** Adapters that are all added to the model for good. */
+  readonly legacyLora?: LegacyLoraOptions | undefined;
 
   readonly maxNumSeqs?: number | undefined;
   /** Rows of one step: longer prompts run in pieces. */
@@ -182,6 +187,8 @@ const KNOWN: ReadonlySet<string> = new Set<keyof LoadOptions>([
   'lora',
   'loraAdapters',
   'loraRuntimeConfig',
+  'xlora',
+  'legacyLora',
   'maxNumSeqs',
   'maxBatchTokens',
   'maxModelLen',
@@ -236,6 +243,29 @@ export function checkLoadOptions(options: LoadOptions): void {
     count('pagedAttn.memory.contextSize', contextSize, 1, 2 ** 31);
   }
   checkSpeculation(options);
+  checkXLora(options.xlora, options.legacyLora);
+  checkTogether(options);
+}
+
+/** Kinds of adapters of which a model takes one. */
+function checkTogether(options: LoadOptions): void {
+  const { lora, loraAdapters, loraRuntimeConfig, xlora, legacyLora, speculation, draftModel } = options;
+  const dynamic = lora || loraAdapters?.length || loraRuntimeConfig !== undefined;
+  const kinds: readonly (readonly [string, unknown])[] = [
+    ['lora', dynamic],
+    ['xlora', xlora],
+    ['legacyLora', legacyLora],
+  ];
+  const given = kinds.filter(([, is]) => is).map(([name]) => name);
+  const guesses = draftModel !== undefined ? 'draftModel' : speculation?.lookup ? 'speculation.lookup' : undefined;
+  if (given.length > 1) together(given[0]!, given[1]!);
+  if (guesses !== undefined && xlora !== undefined) together('xlora', guesses);
+}
+
+function together(first: string, second: string): never {
+  throw new UnsupportedError(`option ${second}: expected to stand without ${first}, got both; remove one of them`, {
+    feature: second,
+  });
 }
 
 const SPECULATION: ReadonlySet<string> = new Set<keyof SpeculationOptions>(['lookup', 'nPredict']);

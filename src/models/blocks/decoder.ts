@@ -34,6 +34,7 @@ export function decoder(w: Weights, p: DecoderParts): Decoder {
   let stream: Tensor;
   let side: Tensor | undefined;
   let before: Tensor | undefined;
+  let every = false;
   const last = p.layers.length - 1;
   const mixes = p.layers.map((layer) => () => layer.mix(stream, step, before));
   const feeds = p.layers.map((layer) => () => layer.feed(stream, step, side, before));
@@ -41,7 +42,7 @@ export function decoder(w: Weights, p: DecoderParts): Decoder {
     before = layer.before?.(stream);
     step.backend.scope(mixes[i]!);
     // Behind the last mix rows no longer see each other: only the wanted ones go on.
-    if (i === last && !wantsAll(step.batch)) narrow(step.batch);
+    if (i === last && !every && !wantsAll(step.batch)) narrow(step.batch);
     step.backend.scope(feeds[i]!);
   });
   const narrow = ({ logitRows, logitCount }: Batch) => {
@@ -50,6 +51,26 @@ export function decoder(w: Weights, p: DecoderParts): Decoder {
     before = before && gatherRows(before, logitRows, logitCount);
   };
   const names = p.layers.map((_, i) => `layers.${i}`);
+  /** The normed stream: of the wanted rows, or of all. */
+  const run = (s: Step, all: boolean): Tensor => {
+    step = s;
+    every = all;
+    const { batch, backend } = s;
+    stream = gatherRows(table, batch.tokens, batch.rows);
+    if (embedScale !== 1) scaleInto(stream, embedScale);
+    if (positions) addInto(stream, gatherRows(positions, batch.positions, batch.rows));
+    side = p.side?.(stream, s);
+    s.trace?.('embed', stream);
+    for (let i = 0; i <= last; i++) {
+      // What the last one makes of the stream outlives it.
+      if (i < last) backend.scope(passes[i]!);
+      else passes[i]!();
+      s.trace?.(names[i]!, stream);
+    }
+    const normed = norm(stream, p.norm);
+    s.trace?.('norm', normed);
+    return normed;
+  };
   return {
     vocab: head.shape[0],
     hidden: table.shape[1],
@@ -57,23 +78,9 @@ export function decoder(w: Weights, p: DecoderParts): Decoder {
     caches: w.caches,
     states: w.states,
     ropes: w.ropes,
+    features: (s) => run(s, true),
     forward(s) {
-      step = s;
-      const { batch, backend } = s;
-      stream = gatherRows(table, batch.tokens, batch.rows);
-      if (embedScale !== 1) scaleInto(stream, embedScale);
-      if (positions) addInto(stream, gatherRows(positions, batch.positions, batch.rows));
-      side = p.side?.(stream, s);
-      s.trace?.('embed', stream);
-      for (let i = 0; i <= last; i++) {
-        // What the last one makes of the stream outlives it.
-        if (i < last) backend.scope(passes[i]!);
-        else passes[i]!();
-        s.trace?.(names[i]!, stream);
-      }
-      const normed = norm(stream, p.norm);
-      s.trace?.('norm', normed);
-      const logits = linear(normed, head, output);
+      const logits = linear(run(s, false), head, output);
       if (logitScale !== 1) scaleInto(logits, logitScale);
       return logitCap === undefined ? logits : unaryInto('softcap', logits, logitCap);
     },
