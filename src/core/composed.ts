@@ -8,3 +8,4 @@ export * from './composed/normalize.ts';
 export * from './composed/recurrent.ts';
 export * from './composed/rope.ts';
 export * from './composed/spatial.ts';
+export * from './composed/statistics.ts';

@@ -12,3 +12,4 @@ export * from './ops/normalize.ts';
 export * from './ops/recurrent.ts';
 export * from './ops/reduce.ts';
 export * from './ops/spatial.ts';
+export * from './ops/statistics.ts';

@@ -30,6 +30,13 @@ export interface WeightDelta {
   addExperts(out: Tensor, x: Tensor, experts: Tensor, expertCount: number): void;
 }
 
+/** Something that is told what a weight is multiplied with: statistics of activations. */
+export interface WeightObserver {
+  see(x: Tensor): void;
+  /** The same for `linearExperts`. */
+  seeExperts(x: Tensor, experts: Tensor): void;
+}
+
 /**
  * A named matrix `[out, in]` in whatever format it is stored. Models hold the handle; the back-end's data behind it is
  * filled at load and may be exchanged later (re-quantization) without touching model code.
@@ -42,6 +49,8 @@ export class Weight {
   readonly experts: ExpertStack | undefined;
   /** Set while there are adapters for this weight. */
   delta: WeightDelta | undefined;
+  /** Set while statistics are collected. */
+  observer: WeightObserver | undefined;
   #data: WeightData | undefined;
 
   constructor(

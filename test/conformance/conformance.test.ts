@@ -16,6 +16,7 @@ import { normalizeCases } from './cases.normalize.ts';
 import { recurrentCases } from './cases.recurrent.ts';
 import { reduceCases } from './cases.reduce.ts';
 import { spatialCases } from './cases.spatial.ts';
+import { statisticsCases } from './cases.statistics.ts';
 import { nmse } from './compare.ts';
 import { Environment, loadWeight } from './environment.ts';
 
@@ -28,6 +29,7 @@ const cases = [
   ...attentionCases,
   ...recurrentCases,
   ...spatialCases,
+  ...statisticsCases,
 ];
 
 interface Result {

@@ -12,6 +12,7 @@ import * as normalize from './normalize.ts';
 import * as recurrent from './recurrent.ts';
 import * as reduce from './reduce.ts';
 import * as spatial from './spatial.ts';
+import * as statistics from './statistics.ts';
 import { ReferenceWeight } from './weight.ts';
 
 export interface ReferenceOptions {
@@ -62,6 +63,7 @@ export class ReferenceBackend implements Backend {
     const { norm, addNorm, softmax, glu, rope } = normalize;
     const { convTranspose, pool } = spatial;
     const { causalConv, ssmScan, gatedDelta } = recurrent;
+    const { addSquares, addExpertSquares } = statistics;
     const { qkvStore, denseAttention, copyKvBlock } = attention;
     const createKvCache = (spec: KvSpec, blocks: number, blockSize: number) => {
       const cache = new attention.ReferenceKvCache(spec, blocks, blockSize, this.#release);
@@ -83,6 +85,8 @@ export class ReferenceBackend implements Backend {
             causalConv,
             ssmScan,
             gatedDelta,
+            addSquares,
+            addExpertSquares,
             qkvStore,
             denseAttention,
             createKvCache,

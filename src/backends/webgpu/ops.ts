@@ -7,6 +7,7 @@ import { linearOps } from './ops/linear.ts';
 import { normalizeOps } from './ops/normalize.ts';
 import { reduceOps } from './ops/reduce.ts';
 import { spatialOps } from './ops/spatial.ts';
+import { statisticsOps } from './ops/statistics.ts';
 import { convOps } from './recurrent/conv.ts';
 import { scanOps } from './recurrent/scan.ts';
 
@@ -26,6 +27,7 @@ export function createOps(host: OpHost): {
       ...attentionOps(host),
       ...convOps(host),
       ...scanOps(host),
+      ...statisticsOps(host),
       ...linear.ops,
     } as unknown as Ops,
     loadWeight: linear.loadWeight,

@@ -24,6 +24,7 @@ export function linearExperts(x: Tensor, w: Weight, experts: Tensor, expertCount
   const out = x.backend.allocRows(experts.size, stacked / expertCount);
   const { ops } = x.backend;
   if (out.size) {
+    if (w.observer !== undefined) w.observer.seeExperts(x, experts);
     if (ops.linearExperts) ops.linearExperts(out, x, w, experts, expertCount);
     else composedLinearExperts(out, x, w, experts, expertCount);
     if (w.delta !== undefined) w.delta.addExperts(out, x, experts, expertCount);

@@ -12,6 +12,7 @@ export function linear(x: Tensor, w: Weight, options: LinearOptions = PLAIN): Te
   if (options.accumulate) refuse('linear', 'options without accumulate; use linearAdd', 'accumulate');
   const out = likeWithWidth(x, w.shape[0]);
   if (out.size) {
+    if (w.observer !== undefined) w.observer.see(x);
     x.backend.ops.linear(out, x, w, options);
     if (w.delta !== undefined) w.delta.add(out, x);
   }
@@ -27,6 +28,7 @@ export function linearAdd(residual: Tensor, x: Tensor, w: Weight, options: Linea
     refuse('linearAdd', `a residual [${x.rowCount}, ${w.shape[0]}]`, residual);
   }
   if (residual.size) {
+    if (w.observer !== undefined) w.observer.see(x);
     x.backend.ops.linear(residual, x, w, options);
     if (w.delta !== undefined) w.delta.add(residual, x);
   }

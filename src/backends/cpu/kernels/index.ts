@@ -8,7 +8,9 @@ import { normalizeKernels, normalizeOps } from './bind/normalize.ts';
 import { recurrentKernels, recurrentOps } from './bind/recurrent.ts';
 import { reduceKernels, reduceOps } from './bind/reduce.ts';
 import { spatialKernels, spatialOps } from './bind/spatial.ts';
+import { statisticsOps } from './bind/statistics.ts';
 import { elementwiseKernels } from './elementwise.ts';
+import { statisticsKernels } from './statistics.ts';
 
 /** Every kernel that needs no weights. */
 export const baseKernels: readonly Kernel[] = [
@@ -19,6 +21,7 @@ export const baseKernels: readonly Kernel[] = [
   ...attentionKernels,
   ...recurrentKernels,
   ...spatialKernels,
+  ...statisticsKernels,
 ];
 
 /** The ops that need no weights: all but `linear`, `linearExperts` and `gatherRows` of a `Weight`. */
@@ -34,5 +37,6 @@ export function createKernelOps(host: OpHost): KernelOps {
     ...attentionOps(host),
     ...recurrentOps(host),
     ...spatialOps(host),
+    ...statisticsOps(host),
   };
 }
