@@ -26,6 +26,7 @@ export type {
   LoraAdapterSpec,
   LoraRuntimeConfig,
 } from './core/sdk/adapters.ts';
+export type { ApplyCalibrationOptions, CalibrationStatus } from './core/sdk/calibration.ts';
 export type { DivergenceSummary, PerplexitySummary } from './core/sdk/divergence.ts';
 export type { NamedForward, NamedInput } from './core/sdk/forward.ts';
 export type { GenerationDefaults } from './core/sdk/generationConfig.ts';

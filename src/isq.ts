@@ -1,14 +1,18 @@
 /** From load options to quantization in place: what a model gets at load, and again later. */
-import { ConfigError, ManagementError, UnsupportedError } from './core/errors.ts';
+import type { BetweenSteps } from './core/engine/types.ts';
+import { ConfigError, InferenceError, ManagementError, messageOf, UnsupportedError } from './core/errors.ts';
 import type { Platform } from './core/platform.ts';
 import { isRecord } from './core/schema.ts';
+import { type ApplyCalibrationOptions, type CalibrationStatus, checkApplyOptions } from './core/sdk/calibration.ts';
 import type { LoadOptions } from './core/sdk/options.ts';
 import type { ModelQuantization, QuantReport } from './core/sdk/quantReport.ts';
 import type { Releases } from './core/sdk/releases.ts';
 import type { Recoder, Weights } from './core/weights.ts';
 import { ggufFamily } from './ggufArch.ts';
-import { readCimatrix } from './quant/cimatrix.ts';
+import { readCimatrix, writeCimatrix } from './quant/cimatrix.ts';
 import { readImatrix } from './quant/imatrix.ts';
+import { byModule, Calibration, type Measured } from './quant/isq/calibration.ts';
+import { exchangeLayers, type FailedLayer } from './quant/isq/exchange.ts';
 import { Importance } from './quant/isq/importance.ts';
 import { Isq } from './quant/isq/index.ts';
 import { Packers } from './quant/isq/packers.ts';
@@ -94,8 +98,17 @@ function checkDevices(topology: Topology | undefined, device: string): void {
   }
 }
 
-/** What a task needs that must run between two steps. */
-export type Exclusive = (task: () => Promise<void>, signal: AbortSignal | undefined) => Promise<void>;
+/** How the engine of a model lets its weights be changed. */
+export interface Controls {
+  /** Behind all requests before, ahead of all behind. */
+  exclusive(
+    task: () => Promise<void>,
+    options: { readonly signal?: AbortSignal | undefined; readonly keepsModel?: boolean },
+  ): Promise<void>;
+  readonly between: BetweenSteps;
+  /** What is cached belongs to a model that is no more. */
+  forgetPrefixes(): void;
+}
 
 interface Surroundings {
   readonly platform: Platform;
@@ -107,18 +120,24 @@ interface Surroundings {
 export class InPlace {
   readonly #settings: IsqSettings;
   readonly #threads: number;
+  readonly #platform: Platform;
   readonly #warn: (message: string) => void;
   readonly #started = performance.now();
   #weights: Weights | undefined;
+  #calibration: Calibration | undefined;
+  /** Of the file that was named, until traffic has told better. */
+  #importance: Importance | undefined;
   #packers: Packers;
   #isq: Isq;
   #report: QuantReport | undefined;
   #busy = false;
 
-  private constructor(settings: IsqSettings, threads: number, warn: (message: string) => void) {
+  private constructor(settings: IsqSettings, threads: number, { platform, warn }: Surroundings) {
     this.#settings = settings;
     this.#threads = threads;
+    this.#platform = platform;
     this.#warn = warn;
+    this.#importance = settings.importance;
     this.#packers = new Packers({ threads });
     this.#isq = new Isq(settings, this.#packers, settings.importance);
   }
@@ -128,12 +147,13 @@ export class InPlace {
     options: LoadOptions,
     config: unknown,
     device: string,
-    { platform, releases, warn }: Surroundings,
+    surroundings: Surroundings,
   ): Promise<InPlace | undefined> {
+    const { platform, releases } = surroundings;
     const settings = await isqSettings(options, platform, config);
     if (!settings) return undefined;
     checkDevices(settings.topology, device);
-    const inPlace = new InPlace(settings, options.threads ?? platform.hardwareConcurrency(), warn);
+    const inPlace = new InPlace(settings, options.threads ?? platform.hardwareConcurrency(), surroundings);
     releases.add(() => inPlace.#packers.dispose());
     return inPlace;
   }
@@ -146,6 +166,7 @@ export class InPlace {
   /** Takes the weights of the built model; demands that there is something to quantize, before anything is read. */
   attach(weights: Weights): void {
     this.#weights = weights;
+    this.#calibration = new Calibration(weights);
     for (const note of this.#isq.check()) this.#warn(note);
   }
 
@@ -156,36 +177,140 @@ export class InPlace {
   }
 
   /** What the model offers its users. */
-  serving(exclusive: Exclusive, modelId: string): ModelQuantization {
+  serving(controls: Controls, modelId: string): ModelQuantization {
     return {
       report: () => this.#report,
-      requantize: (type, signal) => this.#requantize(type, exclusive, modelId, signal),
+      requantize: (type, signal) => this.#requantize(type, controls, modelId, signal),
+      beginCalibration: (signal) =>
+        ordered(controls, signal, async () => {
+          this.#live.begin(this.#isq);
+          return this.#live.status(this.#isq);
+        }),
+      calibrationStatus: (perLayer, signal) =>
+        ordered(controls, signal, async () => this.#live.status(this.#isq, perLayer)),
+      applyCalibration: (options, signal) => this.#apply(options, controls, modelId, signal),
     };
+  }
+
+  get #live(): Calibration {
+    return this.#calibration as Calibration;
   }
 
   async #requantize(
     type: unknown,
-    exclusive: Exclusive,
+    controls: Controls,
     modelId: string,
     signal: AbortSignal | undefined,
   ): Promise<void> {
     const parsed = parseIsq(type, 'reIsqModel');
+    await this.#alone('reIsqModel', modelId, async (packers) => {
+      const next = new Isq({ ...this.#settings, type: parsed }, packers, this.#importance);
+      await controls.exclusive(
+        async () => {
+          const started = performance.now();
+          const present = await (this.#weights as Weights).recode(next, { signal });
+          this.#isq = next;
+          this.#report = next.report((performance.now() - started) / 1000);
+          this.#warnOf(present, 'reIsqModel');
+        },
+        { signal },
+      );
+    });
+  }
+
+  async #apply(
+    options: ApplyCalibrationOptions,
+    controls: Controls,
+    modelId: string,
+    signal: AbortSignal | undefined,
+  ): Promise<CalibrationStatus> {
+    return this.#alone('applyCalibration', modelId, async (packers) => {
+      const { status, measured } = await ordered(controls, signal, () => this.#harvest(options));
+      await this.#exchange(measured, packers, controls, signal);
+      return status;
+    });
+  }
+
+  async #harvest({ saveCimatrix, minRows = 0 }: ApplyCalibrationOptions) {
+    const live = this.#live;
+    const status = live.status(this.#isq);
+    const thinLayers = live.thin(minRows);
+    live.checkCollecting();
+    checkApplyOptions({ saveCimatrix, minRows });
+    const measured = await live.harvest();
+    const entries = byModule(measured);
+    if (saveCimatrix !== undefined) await this.#platform.writeFile(saveCimatrix, writeCimatrix(entries));
+    live.end();
+    this.#importance = Importance.fromModules(entries, 'calibration');
+    if (thinLayers.length > 0) {
+      this.#warn(`applyCalibration: ${thinLayers.length} of ${status.layers} layers saw fewer than ${minRows} rows`);
+    }
+    return { measured, status: thinLayers.length > 0 ? { ...status, thinLayers } : status };
+  }
+
+  /** Quantizes layer by layer while requests go on; each is exchanged between two steps as soon as it is there. */
+  async #exchange(
+    measured: readonly Measured[],
+    packers: Packers,
+    { between, forgetPrefixes }: Controls,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const { plan } = this.#isq;
+    const result = await exchangeLayers(measured, {
+      weights: this.#weights as Weights,
+      recoder: (importance) => new Isq(plan, packers, importance ?? this.#settings.importance),
+      between,
+      signal,
+    }).finally(() => between(async () => forgetPrefixes()));
+    this.#warnOf(result.present, 'applyCalibration');
+    if (result.failed.length === 0) return;
+    const layers = result.failed.reduce((n, { modules }) => n + modules.length, 0);
+    const all = measured.reduce((n, { layer }) => n + layer.modules.length, 0);
+    const first = result.failed[0] as FailedLayer;
+    throw new InferenceError(
+      `applyCalibration: ${layers} of ${all} layers failed and keep their weights; the first, ${first.modules[0]}: ${messageOf(first.error)}`,
+      { cause: first.error },
+    );
+  }
+
+  #warnOf(present: number, what: string): void {
+    if (present === 0) return;
+    this.#warn(
+      `${what}: ${present} matrices were made from their present, quantized values: the files of the model cannot be read any more`,
+    );
+  }
+
+  /** Runs a task that changes the weights, unless another one does. */
+  async #alone<T>(what: string, modelId: string, task: (packers: Packers) => Promise<T>): Promise<T> {
     if (this.#busy) {
-      throw new ManagementError('reIsqModel: expected one at a time, got another while one runs; await it', modelId);
+      throw new ManagementError(
+        `${what}: expected one at a time, got another while reIsqModel or applyCalibration runs; await it`,
+        modelId,
+      );
     }
     this.#busy = true;
     const packers = new Packers({ threads: this.#threads });
-    const next = new Isq({ ...this.#settings, type: parsed }, packers, this.#settings.importance);
     try {
-      await exclusive(async () => {
-        const started = performance.now();
-        await this.#weights?.recode(next, { signal });
-        this.#isq = next;
-        this.#report = next.report((performance.now() - started) / 1000);
-      }, signal);
+      return await task(packers);
     } finally {
       this.#busy = false;
       await packers.dispose();
     }
   }
+}
+
+/** The result of a task that keeps its place between requests and leaves the weights alone. */
+async function ordered<T>(
+  { exclusive }: Controls,
+  signal: AbortSignal | undefined,
+  task: () => Promise<T>,
+): Promise<T> {
+  let result: { readonly value: T } | undefined;
+  await exclusive(
+    async () => {
+      result = { value: await task() };
+    },
+    { signal, keepsModel: true },
+  );
+  return (result as { readonly value: T }).value;
 }

@@ -123,7 +123,14 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
     defaults,
     adapters,
     warn,
-    quantization: opened.quantization?.serving((task, signal) => engine.runExclusive(task, { signal }), names.name),
+    quantization: opened.quantization?.serving(
+      {
+        exclusive: (task, how) => engine.runExclusive(task, how),
+        between: (task) => engine.betweenSteps(task),
+        forgetPrefixes: () => engine.forgetPrefixes(),
+      },
+      names.name,
+    ),
     memory: () => backend.memory(),
     dispose: () => releases.run(),
   });

@@ -1,9 +1,11 @@
 /** From a checkpoint to named weights: the cursor that models read through, and the load that fills what they asked for. */
-import type { Backend, KvSpec, RawSection, StateSpec, WeightData } from './backend.ts';
+import type { Backend, KvSpec, RawSection, RawWeight, StateSpec, WeightData } from './backend.ts';
 import type { StorageType } from './dtype.ts';
 import { rowBytes, storageType } from './dtype.ts';
+import type { BetweenSteps } from './engine/types.ts';
 import { AbortError, WeightError } from './errors.ts';
 import type { RowTable } from './model.ts';
+import { presentRows } from './presentRows.ts';
 import type { Shape, Tensor } from './tensor.ts';
 import { sizeOf } from './tensor.ts';
 import { type ExpertStack, type RowRuns, Weight, type WeightPart } from './weight.ts';
@@ -62,11 +64,19 @@ interface Job {
   run(): Promise<void>;
 }
 
-interface Matrix {
+/** A weight, and the tensors below one another that it is made of. */
+export interface WeightMatrix {
   readonly weight: Weight;
   readonly order: number;
   readonly bytes: number;
   readonly parts: readonly SourceTensor[];
+}
+
+/** A matrix in other formats, ready to be loaded. */
+export interface Recoded {
+  readonly raw: RawWeight;
+  /** Made from the values that the weight has now, since its tensors cannot be read any more. */
+  readonly present: boolean;
 }
 
 /** What a build shares between all its cursors. */
@@ -79,7 +89,7 @@ interface Build {
   readonly used: Set<string>;
   readonly weights: Map<string, Weight>;
   /** What the weights are made of, in the order of the files. */
-  readonly matrices: Matrix[];
+  readonly matrices: WeightMatrix[];
   readonly tensors: Map<string, Tensor>;
   readonly jobs: Job[];
   readonly caches: KvSpec[];
@@ -347,33 +357,53 @@ export class Weights {
     jobs.length = 0;
   }
 
+  /** What the weights are made of. */
+  get matrices(): readonly WeightMatrix[] {
+    return this.#build.matrices;
+  }
+
   /**
    * Reads all matrices again in the formats of another recoder, and exchanges them when all are there. On failure everything
-   * is as before.
+   * is as before. Returns how many were made from their present values, since the checkpoint is gone.
    */
-  async recode(recoder: Recoder, options: LoadOptions = {}): Promise<void> {
+  async recode(recoder: Recoder, options: LoadOptions = {}): Promise<number> {
     const matrices = [...this.#build.matrices].sort((a, b) => a.order - b.order);
     const total = matrices.reduce((n, m) => n + m.bytes, 0);
-    const loaded: WeightData[] = [];
+    const loaded: [Weight, WeightData][] = [];
     let done = 0;
+    let present = 0;
     try {
-      for (const { weight, bytes, parts } of matrices) {
+      for (const matrix of matrices) {
         checkSignal(options.signal);
-        const { name, shape } = weight;
-        const sections = parts.map((p) => this.#section(p, recoder));
-        loaded.push(await this.backend.loadWeight({ name, shape, sections }));
+        const { weight, bytes } = matrix;
+        const next = await this.recoded(matrix, recoder);
+        if (next) loaded.push([weight, await this.backend.loadWeight(next.raw)]);
+        if (next?.present) present++;
         done += bytes;
-        options.onProgress?.({ done, total, item: name });
+        options.onProgress?.({ done, total, item: weight.name });
       }
       // Commands that repack rows have run, or failed, by then.
       await this.backend.flush();
     } catch (error) {
-      for (const data of loaded) data.dispose();
+      for (const [, data] of loaded) data.dispose();
       throw error;
     }
-    matrices.forEach(({ weight }, i) => {
-      weight.replace(loaded[i] as WeightData);
-    });
+    for (const [weight, data] of loaded) weight.replace(data);
+    return present;
+  }
+
+  /**
+   * A matrix in the formats of a recoder: from the checkpoint, or where that can no longer be read from its present values,
+   * which are taken in `between`. `undefined`: it stays as it is. Rows are read when the result is loaded.
+   */
+  async recoded(matrix: WeightMatrix, recoder: Recoder, between: BetweenSteps = direct): Promise<Recoded | undefined> {
+    const { weight, parts } = matrix;
+    const present = !(await canRead(parts));
+    const from = present ? presentParts(this.backend, matrix, between) : parts;
+    const chosen = from.map((part) => recoder.section(part));
+    if (present && chosen.every((section) => section === undefined)) return undefined;
+    const sections = from.map((part, i) => chosen[i] ?? this.#plain(part));
+    return { raw: { name: weight.name, shape: weight.shape, sections }, present };
   }
 
   /** Returns all weights and tensors. */
@@ -399,8 +429,10 @@ export class Weights {
 
   #section(part: SourceTensor, recoder: Recoder | undefined): RawSection {
     checkType(part);
-    const recoded = recoder?.section(part);
-    if (recoded) return recoded;
+    return recoder?.section(part) ?? this.#plain(part);
+  }
+
+  #plain(part: SourceTensor): RawSection {
     const width = part.shape[part.shape.length - 1] as number;
     const rows = sizeOf(part.shape) / width;
     if (this.#build.dtype === 'auto' || part.type.name === 'F32') {
@@ -408,6 +440,39 @@ export class Weights {
     }
     return { type: storageType('F32'), rows, readRows: expandRows(part, this.#build.codec) };
   }
+}
+
+function direct<T>(task: () => Promise<T>): Promise<T> {
+  return task();
+}
+
+/** Whether the first and the last rows of tensors are still there. */
+async function canRead(parts: readonly SourceTensor[]): Promise<boolean> {
+  try {
+    for (const t of parts) {
+      const row = new Uint8Array(storedRowBytes(t));
+      const rows = sizeOf(t.shape) / (t.shape[t.shape.length - 1] as number);
+      await t.readRows(0, 1, row);
+      await t.readRows(rows - 1, 1, row);
+    }
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** The parts of a matrix as floats, from what the weight holds now. */
+function presentParts(backend: Backend, { weight, parts }: WeightMatrix, between: BetweenSteps): SourceTensor[] {
+  let start = 0;
+  return parts.map((part) => {
+    const first = start;
+    start += sizeOf(part.shape) / weight.shape[1];
+    return {
+      ...part,
+      type: storageType('F32'),
+      readRows: (at, n, target) => presentRows(backend, weight, first + at, n, target, between),
+    };
+  });
 }
 
 function checkSignal(signal: AbortSignal | undefined): void {

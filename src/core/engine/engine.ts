@@ -25,7 +25,7 @@ import { GenerationRun, RawRun } from './run.ts';
 import { SamplerWorkspace } from './sampler.ts';
 import { deriveSeed } from './sampling/rng.ts';
 import { type ControlTask, Scheduler } from './scheduler.ts';
-import { type Sequence, SequenceGroup } from './sequence.ts';
+import { type Sequence, SequenceGroup, withhold } from './sequence.ts';
 import { prepareChoices, stopIds } from './setup.ts';
 import { NO_DRAFTS, Speculation } from './speculation.ts';
 import { StatePool } from './states.ts';
@@ -151,12 +151,15 @@ export class Engine {
 
   /**
    * Runs a task with the model to itself: after everything submitted before, before everything submitted after. The
-   * prefix cache is dropped, since the task may change the model.
+   * prefix cache is dropped, since the task may change the model; not so with `keepsModel`.
    */
-  runExclusive<T>(task: () => Promise<T>, options: { readonly signal?: AbortSignal | undefined } = {}): Promise<T> {
+  runExclusive<T>(
+    task: () => Promise<T>,
+    options: { readonly signal?: AbortSignal | undefined; readonly keepsModel?: boolean } = {},
+  ): Promise<T> {
     return new Promise((resolve, reject) => {
       this.#checkOpen();
-      const { signal } = options;
+      const { signal, keepsModel = false } = options;
       const abort = () => {
         if (!this.#scheduler.removeTask(control)) return;
         this.#tasks.delete(control);
@@ -170,6 +173,7 @@ export class Engine {
           } catch (error) {
             reject(error);
           }
+          if (!keepsModel) this.#scheduler.forgetAll();
         },
       };
       this.#tasks.set(control, reject);
@@ -187,6 +191,12 @@ export class Engine {
       this.#pauses.set(() => task().then(resolve, reject), reject);
       this.#wake();
     });
+  }
+
+  /** Later requests compute everything anew, and share nothing with those that run: the model has changed under them. */
+  forgetPrefixes(): void {
+    this.#scheduler.forgetAll();
+    for (const group of this.#runs.keys()) for (const sequence of group.sequences) withhold(sequence);
   }
 
   stats(): EngineStats {
@@ -440,7 +450,6 @@ export class Engine {
   async #runTask(task: ControlTask): Promise<void> {
     await task.run();
     this.#tasks.delete(task);
-    this.#scheduler.forgetAll();
   }
 
   #begin(plan: Plan): void {

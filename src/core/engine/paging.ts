@@ -133,8 +133,8 @@ export class Paging {
     this.publish(sequence);
     if (!this.#states) return;
     this.#dropGuard(sequence, this.#states);
-    const { blockSize } = this.#pool;
-    if (this.#caches(sequence) && sequence.computed > 0 && sequence.computed % blockSize === 0) {
+    const known = sequence.published * this.#pool.blockSize;
+    if (this.#caches(sequence) && sequence.computed > 0 && sequence.computed === known) {
       this.#snapshot(sequence, this.#states);
     }
   }

@@ -83,6 +83,11 @@ export class Sequence {
   }
 }
 
+/** What a sequence has computed so far, and computes on top of it, stays its own. */
+export function withhold(sequence: Sequence): void {
+  if (sequence.computed > 0) sequence.published = Number.MAX_SAFE_INTEGER;
+}
+
 function grown(array: Int32Array): Int32Array {
   const larger = new Int32Array(array.length * 2);
   larger.set(array);

@@ -345,3 +345,6 @@ export interface EngineStats {
   readonly statesTotal: number;
   readonly completed: Readonly<Record<FinishReason, number>>;
 }
+
+/** Runs a task while no step of the model does. */
+export type BetweenSteps = <T>(task: () => Promise<T>) => Promise<T>;

@@ -3,7 +3,7 @@
  * an alias names it or a request that began with it runs.
  */
 import type { Backend } from '../backend.ts';
-import type { AdapterLease, AdapterPool, AdapterSelection } from '../engine/types.ts';
+import type { AdapterLease, AdapterPool, AdapterSelection, BetweenSteps } from '../engine/types.ts';
 import type { ModelFolder } from '../io/folder.ts';
 import type { Weight } from '../weight.ts';
 import type { Codec } from '../weights.ts';
@@ -80,9 +80,6 @@ export interface LoraRuntimeParts {
   readonly hasher: MakeHasher;
   readonly limits?: Partial<LoraLimits> | undefined;
 }
-
-/** Runs a task while no step of the model does. */
-export type BetweenSteps = <T>(task: () => Promise<T>) => Promise<T>;
 
 interface Generation {
   readonly id: string;

@@ -15,6 +15,7 @@ import { loraError } from '../lora/error.ts';
 import type { LoraAdapterInfo, LoraAdapterStatus } from '../lora/runtime.ts';
 import type { Tensor } from '../tensor.ts';
 import type { AdapterInput, LoadAdapterOptions } from './adapters.ts';
+import type { ApplyCalibrationOptions, CalibrationStatus } from './calibration.ts';
 import { completionResponse, prepareCompletion } from './completion.ts';
 import type { NamedForward } from './forward.ts';
 import { namedForward } from './forward.ts';
@@ -340,6 +341,37 @@ export class Model {
   async reIsqModel(type: string | number, options: CallOptions = {}): Promise<void> {
     this.#select(options);
     await this.#quantized('reIsqModel').requantize(type, options.signal);
+  }
+
+  /**
+   * Starts to measure what each quantized matrix is multiplied with, from zero, behind all requests before. Speed suffers a
+   * little until `applyCalibration`.
+   * @throws UnsupportedError for models loaded without `isq`, and for types that importance does not go with.
+   */
+  async beginCalibration(options: CallOptions = {}): Promise<CalibrationStatus> {
+    this.#select(options);
+    return this.#quantized('beginCalibration').beginCalibration(options.signal);
+  }
+
+  /** How much has been measured, behind all requests before; with `perLayer`, layer by layer. */
+  async calibrationStatus(options: CallOptions & { readonly perLayer?: boolean } = {}): Promise<CalibrationStatus> {
+    this.#select(options);
+    const { signal, perLayer = false } = options;
+    return this.#quantized('calibrationStatus').calibrationStatus(perLayer, signal);
+  }
+
+  /**
+   * Ends the measuring and quantizes anew by what was measured, from the checkpoint, to the types that the matrices have.
+   * Requests go on meanwhile; each matrix is exchanged between two steps. Resolves when all have been, to the status before.
+   * @throws InferenceError without `beginCalibration`, before any rows, or when some layers failed (they stay as they were);
+   * ConfigError for wrong options; ManagementError while another change of the weights runs.
+   */
+  async applyCalibration(
+    settings: ApplyCalibrationOptions = {},
+    options: CallOptions = {},
+  ): Promise<CalibrationStatus> {
+    this.#select(options);
+    return this.#quantized('applyCalibration').applyCalibration(settings, options.signal);
   }
 
   /** What quantization at load, or the last `reIsqModel`, made of each matrix. */

@@ -1,4 +1,5 @@
 /** What quantization in place made of a model. */
+import type { ApplyCalibrationOptions, CalibrationStatus } from './calibration.ts';
 
 export interface QuantLayer {
   /** Path of the module in the model. */
@@ -30,4 +31,8 @@ export interface ModelQuantization {
   report(): QuantReport | undefined;
   /** Resolves when all weights have been exchanged; on failure the model is as before. */
   requantize(type: string | number, signal: AbortSignal | undefined): Promise<void>;
+  beginCalibration(signal: AbortSignal | undefined): Promise<CalibrationStatus>;
+  calibrationStatus(perLayer: boolean, signal: AbortSignal | undefined): Promise<CalibrationStatus>;
+  /** Resolves when all layers have been exchanged, to the status before. */
+  applyCalibration(options: ApplyCalibrationOptions, signal: AbortSignal | undefined): Promise<CalibrationStatus>;
 }

@@ -1,6 +1,7 @@
 /** Importance of the columns of a model's weights, from a file that names them as GGUF files or as modules do. */
 import { ConfigError } from '../../core/errors.ts';
 import { type GgufArch, hfName } from '../../core/io/ggufNames.ts';
+import type { Weight } from '../../core/weight.ts';
 import type { Imatrix } from '../imatrix.ts';
 import { roleOf } from './plan.ts';
 
@@ -37,8 +38,10 @@ export class Importance {
       if (!values) continue;
       const experts = values.length / columns;
       if (experts === 1) return values;
-      const stack = expert !== undefined || (roleOf(name) === 'expert' && rows % experts === 0);
-      if (!stack || !Number.isInteger(experts)) {
+      const stacked = roleOf(name) === 'expert' || PER_HEAD.test(name);
+      if (!Number.isInteger(experts) || (expert === undefined && !(stacked && rows % experts === 0))) {
+        // Some of its rows are kept as columns.
+        if (CUT.test(name)) return undefined;
         throw new ConfigError(
           `${this.where}: ${candidate}: expected values for rows of ${columns}, got ${values.length}; it is of another model`,
         );
@@ -51,6 +54,18 @@ export class Importance {
     }
     return undefined;
   }
+}
+
+/** Matrices that each head of latent attention has one of, and the one that both are cut out of. */
+const PER_HEAD = /\.[kv]_b_proj\.weight$/;
+const CUT = /\.kv_b_proj\.weight$/;
+
+/** The modules of the experts of a weight, as files name them whatever the layout; `undefined` without experts. */
+export function expertPaths(weight: Weight): readonly string[] | undefined {
+  const { experts } = weight;
+  if (!experts) return undefined;
+  const path = /\.experts\.$/.test(experts.path) ? experts.path : `${experts.path}experts.`;
+  return (experts.role === 'input' ? ['gate_proj', 'up_proj'] : ['down_proj']).map((part) => `${path}${part}`);
 }
 
 /** Names that a file may have for a weight: fused and separate, stacked and single, and which expert of a stack is meant. */
@@ -66,6 +81,8 @@ function* namesFor(name: string): Iterable<readonly [name: string, expert?: numb
   if (fused) yield [`${fused[1]}.${EXPERT_PARTS[fused[2]!] ?? fused[2]}.weight`];
   const linear = /^(.*)\.(input|output)_linear\.weight$/.exec(name);
   if (linear) yield [`${linear[1]}.experts.${linear[2] === 'input' ? 'gate' : 'down'}_proj.weight`];
+  const beside = /^(.*\.block_sparse_moe)\.((?:gate|up|down)_proj\.weight)$/.exec(name);
+  if (beside) yield [`${beside[1]}.experts.${beside[2]}`];
   if (/\.(gate|up)_proj\.weight$/.test(name)) yield [name.replace(/(gate|up)_proj/, 'gate_up_proj')];
   if (/\.[qkv]_proj\.weight$/.test(name)) yield [name.replace(/[qkv]_proj/, 'qkv_proj')];
   if (/\.gate_up_proj\.weight$/.test(name)) yield [name.replace('gate_up_proj', 'gate_proj')];

@@ -11,8 +11,8 @@ import { dequantizeInto } from '../rows.ts';
 import type { Importance } from './importance.ts';
 import type { Packers } from './packers.ts';
 import type { PackTarget } from './packRows.ts';
-import { type Decision, decide, type IsqPlan, roleOf } from './plan.ts';
-import { type IsqType, multipleOf, storedAs } from './types.ts';
+import { type Decision, decide, type IsqPlan, moduleOf, roleOf, tensorOf } from './plan.ts';
+import { ISQ_TYPES, type IsqType, multipleOf, storedAs } from './types.ts';
 
 type Row = { -readonly [K in keyof QuantLayer]: QuantLayer[K] };
 
@@ -42,7 +42,7 @@ export class Isq implements Recoder {
   section(part: SourceTensor): RawSection | undefined {
     const columns = part.shape[part.shape.length - 1] as number;
     const rows = sizeOf(part.shape) / columns;
-    const name = part.name.replace(/(\[[\d,]*\])+$/, '');
+    const name = tensorOf(part.name);
     const decision = decide(this.plan, name, columns);
     if (!decision) return undefined;
     if (this.plan.expertsOnly && !decision.pinned && part.type.blockSize > 1) {
@@ -97,6 +97,12 @@ export class Isq implements Recoder {
     return notes;
   }
 
+  /** What a tensor, or a part of one, has become; `undefined` where it stays as it is stored. */
+  typeOf(name: string): IsqType | undefined {
+    const stored = this.#rows.get(moduleOf(name))?.stored;
+    return ISQ_TYPES.find((type) => type === stored);
+  }
+
   report(seconds: number): QuantReport {
     const layers = [...this.#rows.values()];
     const bytesAfter = layers.reduce((n, l) => n + l.bytes, 0);
@@ -123,7 +129,7 @@ export class Isq implements Recoder {
     from: StorageType,
     to: StorageType | undefined,
   ): void {
-    const module = name.replace(/\.weight$/, '');
+    const module = moduleOf(name);
     const bytes = rows * (rowBytes(to ?? from, columns) as number);
     this.#bytesBefore += rows * (rowBytes(from, columns) as number);
     const seen = this.#rows.get(module);

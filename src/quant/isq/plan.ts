@@ -30,6 +30,25 @@ export function roleOf(name: string): Role {
   return SENSITIVE.test(name) ? 'sensitive' : 'linear';
 }
 
+const TABLE = /(^|\.)(embed_tokens|embed_tokens_per_layer|wte|embed_in)\.weight$/;
+const HEAD = /(^|\.)(lm_head|embed_out)\.weight$/;
+
+/** Whether rows of a matrix are only looked up: an embedding that is not the output matrix, too. */
+export function isTable(name: string, all: Iterable<string>): boolean {
+  if (!TABLE.test(name)) return false;
+  return name.endsWith('embed_tokens_per_layer.weight') || [...all].some((other) => HEAD.test(other));
+}
+
+/** The path of the module that a tensor, or a part of one, belongs to. */
+export function moduleOf(name: string): string {
+  return tensorOf(name).replace(/\.weight$/, '');
+}
+
+/** The name of the tensor that a part was cut out of. */
+export function tensorOf(name: string): string {
+  return name.replace(/(\[[\d,]*\])+$/, '');
+}
+
 /** The number of the layer that a weight belongs to. */
 export function layerOf(name: string): number | undefined {
   const layer = /(?:^|\.)(?:layers|h|blocks)\.(\d+)\./.exec(name)?.[1];
