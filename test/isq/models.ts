@@ -1,5 +1,5 @@
 /** Small random checkpoints in folders of their own, and the logits of models. */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll } from 'vitest';
@@ -103,6 +103,17 @@ export function writeModel(s: Spec, matrices = matricesOf(s), changes: object = 
   const tensors = [...matrices].map(([name, { shape, data }]) => [name, { type: 'F32', shape, data }] as const);
   writeFileSync(join(folder, 'model.safetensors'), writeSafetensors(tensors));
   return folder;
+}
+
+/** Puts a value that is not a number into the middle of a tensor. */
+export function damage(folder: string, tensor: string): void {
+  const path = join(folder, 'model.safetensors');
+  const file = readFileSync(path);
+  const start = 8 + Number(file.readBigUInt64LE(0));
+  const header = JSON.parse(file.toString('utf8', 8, start)) as Record<string, { data_offsets: [number, number] }>;
+  const [from, to] = header[tensor]!.data_offsets;
+  file.writeFloatLE(Number.NaN, start + 4 * Math.floor((from + to) / 8));
+  writeFileSync(path, file);
 }
 
 export const PROMPT = [3, 17, 5, 80, 41, 2, 9, 66];

@@ -41,7 +41,7 @@ export async function exchangeLayers(measured: readonly Measured[], parts: Excha
     if (signal?.aborted) throw new AbortError('calibration: the call was aborted', { cause: signal.reason });
     const { matrix, modules } = layer;
     try {
-      const names = [...modules, ...matrix.parts.map((p) => moduleOf(p.name))];
+      const names = matrix.weight.experts ? modules : matrix.parts.map((p) => moduleOf(p.name));
       const importance = values && Importance.fromModules(new Map(names.map((name) => [name, values])), 'calibration');
       const next = await weights.recoded(matrix, recoder(importance), between);
       if (!next) continue;
