@@ -4,7 +4,7 @@ import { generate } from './generate.ts';
 import { type Sample, someTokens } from './sample.ts';
 
 /** Lengths of prompts, in turn. */
-const LENGTHS = [24, 180, 48, 400, 12, 96, 260, 32];
+export const PROMPT_LENGTHS = [24, 180, 48, 400, 12, 96, 260, 32];
 
 export interface ServingInput {
   readonly requests: number;
@@ -17,7 +17,7 @@ export interface ServingInput {
 export async function serving(model: Model, { requests, tokens, repetition }: ServingInput): Promise<Sample> {
   const { vocabSize } = model.config();
   const prompts = Array.from({ length: requests }, (_, i) =>
-    someTokens(vocabSize, LENGTHS[i % LENGTHS.length]!, 200_000 + 1000 * (repetition + 1) + i),
+    someTokens(vocabSize, PROMPT_LENGTHS[i % PROMPT_LENGTHS.length]!, 200_000 + 1000 * (repetition + 1) + i),
   );
   const { first, rest, checksum } = await generate(model, prompts, tokens);
   const units = prompts.reduce((n, prompt) => n + prompt.length + tokens, 0);

@@ -18,6 +18,12 @@ export interface Row {
   readonly page_mb?: number | undefined;
   readonly rss_mb?: number | undefined;
   readonly batch?: Readonly<Record<string, number | null>> | undefined;
+  /** Tokens of prompts and answers per second, by how many requests run at a time. */
+  readonly serving?: Readonly<Record<string, number | null>> | undefined;
+  readonly serving_cpu?: Readonly<Record<string, number | null>> | undefined;
+  readonly serving_step_ms?: Readonly<Record<string, number | null>> | undefined;
+  /** How many times sooner the first token comes where the prompt was read before. */
+  readonly prefix_speedup?: number | undefined;
   /** Decoding behind contexts of some lengths. */
   readonly context?: Readonly<Record<string, number | null>> | undefined;
   readonly context_cpu?: Readonly<Record<string, number | null>> | undefined;
@@ -34,12 +40,15 @@ export interface Summary {
 
 const FIGURES = [
   ...(['decode_tps', 'decode_cpu_tps', 'prefill_tps', 'prefill_cpu_tps'] as const),
-  ...(['load_s', 'ttft_s', 'page_mb', 'rss_mb'] as const),
+  ...(['load_s', 'ttft_s', 'page_mb', 'rss_mb', 'prefix_speedup'] as const),
 ] as const;
 const LISTS = [
   ['context', (n: string) => `decode@${n}_tps`],
   ['context_cpu', (n: string) => `decode@${n}_cpu_tps`],
   ['batch', (n: string) => `batch${n}_tps`],
+  ['serving', (n: string) => `requests${n}_tps`],
+  ['serving_cpu', (n: string) => `requests${n}_cpu_tps`],
+  ['serving_step_ms', (n: string) => `requests${n}_step_ms`],
 ] as const;
 
 /** Medians per peer and thread count, and their ratios to a reference peer. */
@@ -94,6 +103,29 @@ export function table(summary: readonly Summary[]): string {
     lines.push(`| ${s.peer} | ${s.threads} | ${s.error ?? columns.map((c) => cell(s, c)).join(' | ')} |`);
   }
   return lines.join('\n');
+}
+
+/** What many requests gain over one, and what the engine's own work (`schedulingMs`, by requests) is of a step. */
+export function servingNotes(
+  summary: readonly Summary[],
+  schedulingMs: Readonly<Record<string, number>>,
+): readonly string[] {
+  return summary.flatMap(({ peer, threads, figures }) => {
+    const who = `${peer}, ${threads} threads`;
+    const one = figures['requests1_tps'];
+    const gains = Object.keys(figures).flatMap((name) => {
+      const n = /^requests(\d+)_tps$/.exec(name)?.[1];
+      return one && n && n !== '1' ? [`${n}: ${((figures[name] as number) / one).toFixed(2)} ×`] : [];
+    });
+    const shares = Object.entries(schedulingMs).flatMap(([n, ms]) => {
+      const step = figures[`requests${n}_step_ms`];
+      return step ? [`${n}: ${(1000 * ms).toFixed(1)} µs, ${((100 * ms) / step).toFixed(3)} %`] : [];
+    });
+    const notes = [];
+    if (gains.length > 0) notes.push(`${who}: tokens/s of requests at a time against one: ${gains.join(', ')}`);
+    if (shares.length > 0) notes.push(`${who}: the engine's own work in a step: ${shares.join('; ')}`);
+    return notes;
+  });
 }
 
 export function median(values: readonly number[]): number | undefined {

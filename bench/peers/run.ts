@@ -4,6 +4,10 @@
  *
  *     npm run bench:peers -- [--model FILE] [--threads 1,2] [--rounds 3] [--contexts 4096] [--only a,b] [--node PATH]…
  *                            [--out FILE]
+ *     npm run bench:peers -- --serving 1,4,8,16,32 [--threads 2] [--rounds 3] [--decode 64]
+ *
+ * `--serving` compares requests of mixed lengths, so many at a time, with the peers that can do so; it also prints what
+ * many gain over one, how much sooner a prompt that was read before is answered, and the engine's own share of a step.
  *
  * Peers are installed on first use into `bench/peers/.installed` (`--python` adds the ones from PyPI), or looked for in
  * PEERS_DIR. A run is told `--model --prompts --threads --reps --decode --contexts --batch --batch-decode` and, in
@@ -16,9 +20,11 @@ import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { schedulingMs } from '../scheduler.bench.ts';
+import { PROMPT_LENGTHS } from '../serving.bench.ts';
 import { peakMemory } from './memory.ts';
 import type { Row } from './report.ts';
-import { summarize, table } from './report.ts';
+import { servingNotes, summarize, table } from './report.ts';
 
 const root = path.dirname(fileURLToPath(import.meta.resolve('tramontane/package.json')));
 const here = path.join(root, 'bench/peers');
@@ -35,6 +41,7 @@ const { values: options } = parseArgs({
     contexts: { type: 'string', default: '' },
     batch: { type: 'string', default: '4,8' },
     'batch-decode': { type: 'string', default: '32' },
+    serving: { type: 'string', default: '' },
     only: { type: 'string' },
     node: { type: 'string', multiple: true, default: [process.execPath] },
     reference: { type: 'string', default: 'node-llama-cpp' },
@@ -46,6 +53,8 @@ const { values: options } = parseArgs({
 
 interface Peer {
   readonly name: string;
+  /** Knows `--serving`. */
+  readonly serves?: boolean;
   readonly command: readonly string[];
 }
 
@@ -73,15 +82,16 @@ function peers(): Peer[] {
   const all: Peer[] = options.node.map((node) => ({
     name: options.node.length > 1 ? `tramontane ${execFileSync(node, ['-v']).toString().trim()}` : 'tramontane',
     command: [node, path.join(root, 'dist/cli.js'), 'bench'],
+    serves: true,
   }));
-  all.push({ name: 'node-llama-cpp', command: [process.execPath, runner('node-llama-cpp.mjs')] });
+  all.push({ name: 'node-llama-cpp', serves: true, command: [process.execPath, runner('node-llama-cpp.mjs')] });
   all.push({ name: 'wllama', command: [process.execPath, runner('wllama.mjs')] });
   if (fs.existsSync(python)) {
     all.push({ name: 'llama-cpp-python', command: [python, runner('llama-cpp-python.py')] });
     all.push({ name: 'mistralrs', command: [python, runner('mistral-rs.py')] });
   }
   const only = options.only?.split(',');
-  return only ? all.filter((p) => only.some((o) => p.name.startsWith(o))) : all;
+  return all.filter((p) => (options.serving === '' || p.serves) && (!only || only.some((o) => p.name.startsWith(o))));
 }
 
 /** One process, timed from outside. */
@@ -89,6 +99,7 @@ async function run(peer: Peer, threads: number, round: number): Promise<Row> {
   const args = ['--model', path.resolve(options.model), '--prompts', path.join(here, 'prompts.json')];
   args.push('--threads', String(threads), '--reps', options.reps, '--decode', options.decode);
   args.push('--batch', options.batch, '--batch-decode', options['batch-decode'], '--contexts', options.contexts);
+  if (options.serving !== '') args.push('--serving', options.serving, '--serving-prompts', PROMPT_LENGTHS.join());
   const started = performance.timeOrigin + performance.now();
   const [command = '', ...rest] = peer.command;
   const env = {
@@ -118,20 +129,28 @@ async function run(peer: Peer, threads: number, round: number): Promise<Row> {
 
 if (ready === undefined) install();
 const SHOWN = ['decode_tps', 'decode_cpu_tps', 'prefill_tps', 'prefill_cpu_tps', 'ttft_s', 'rss_mb'] as const;
+const shown = (row: Row) =>
+  row.serving
+    ? Object.entries(row.serving).map(([n, tps]) => `${n} requests ${tps?.toFixed(1)}`)
+    : SHOWN.map((k) => `${k} ${row[k]?.toFixed(2) ?? '-'}`);
 const rows: Row[] = [];
 for (let round = 0; round < Number(options.rounds); round++) {
   for (const threads of options.threads.split(',').map(Number)) {
     for (const peer of peers()) {
       const row = await run(peer, threads, round);
       rows.push(row);
-      const show = (k: (typeof SHOWN)[number]) => `${k} ${row[k]?.toFixed(2) ?? '-'}`;
-      const figures = row.error ?? SHOWN.map(show).join('  ');
+      const figures = row.error ?? shown(row).join('  ');
       console.error(`round ${round + 1}  ${threads} threads  ${peer.name.padEnd(18)} ${figures}`);
     }
   }
 }
 const summary = summarize(rows, options.reference);
 console.log(table(summary));
+if (options.serving !== '') {
+  const scheduling: Record<string, number> = {};
+  for (const n of options.serving.split(',')) scheduling[n] = await schedulingMs(Number(n));
+  for (const note of servingNotes(summary, scheduling)) console.log(`\n${note}`);
+}
 if (options.out) {
   const machine = { cpu: os.cpus()[0]?.model, cpus: os.cpus().length, node: process.version };
   fs.writeFileSync(options.out, `${JSON.stringify({ machine, options, summary, rows }, null, 1)}\n`);

@@ -18,6 +18,8 @@ export interface BenchFlags extends PerplexityFlags {
   readonly batch: readonly number[];
   readonly batchDecode: number;
   readonly contexts: readonly number[];
+  readonly serving: readonly number[];
+  readonly servingPrompts: readonly number[];
   readonly task: string;
 }
 

@@ -3,6 +3,7 @@ import { UnsupportedError } from '../core/errors.ts';
 import type { Model } from '../core/sdk/model.ts';
 import { EMBEDDED_MODEL, loadModel } from '../index.ts';
 import { type BenchFlags, peakMb } from './bench.ts';
+import { benchServing } from './benchServing.ts';
 import { loadOptions } from './flags.ts';
 import { decodeTogether, generate, median, prefill, sinceProcessStart } from './measure.ts';
 
@@ -23,12 +24,24 @@ export async function benchPrompts(flags: BenchFlags, file: string): Promise<voi
     throw new UnsupportedError(`--task: expected gen, got ${flags.task}`, { feature: `bench --task ${flags.task}` });
   }
   // The model is on its way while the prompts are read.
-  const loading = loadModel(flags.model ?? EMBEDDED_MODEL.name, { ...loadOptions(flags), prefixCacheN: 0 });
+  const serving = flags.serving.length > 0;
+  const loading = loadModel(flags.model ?? EMBEDDED_MODEL.name, {
+    ...loadOptions(flags),
+    ...(serving ? { maxNumSeqs: Math.max(...flags.serving) } : { prefixCacheN: 0 }),
+  });
   loading.catch(() => undefined);
   const { readFile } = await import('node:fs/promises');
   const prompts = JSON.parse(await readFile(file, 'utf8')) as Prompts;
   const model = await loading;
   try {
+    if (serving) {
+      const text = await textOf(model, prompts);
+      const input = { levels: flags.serving, prompts: flags.servingPrompts, decode: flags.decode };
+      // An odd step, so that starts differ for as long as the text is long.
+      const result = await benchServing(model, input, (start, length) => around(text, 37 * start, length));
+      emit(model, result);
+      return;
+    }
     const short = await model.tokenize(prompts.short);
     const submitted = sinceProcessStart();
     const first = await generate(model, short, flags.decode);
@@ -45,7 +58,8 @@ export async function benchPrompts(flags: BenchFlags, file: string): Promise<voi
     const context: Record<string, number> = {};
     const contextCpu: Record<string, number> = {};
     for (const n of flags.contexts) {
-      const { decodeTps, decodeCpuTps } = await generate(model, await promptOf(model, prompts, n), flags.decode);
+      const prompt = around(await textOf(model, prompts), 0, n);
+      const { decodeTps, decodeCpuTps } = await generate(model, prompt, flags.decode);
       [context[n], contextCpu[n]] = [decodeTps, decodeCpuTps];
     }
     const batch: Record<string, number> = {};
@@ -53,33 +67,36 @@ export async function benchPrompts(flags: BenchFlags, file: string): Promise<voi
       const ids = await Promise.all(prompts.batch.slice(0, n).map((text) => model.tokenize(text)));
       batch[n] = await decodeTogether(model, ids, flags.batchDecode);
     }
-    const { name: backend, threads, simd } = model.config().backend;
-    const result = {
-      peer: 'tramontane',
+    emit(model, {
       decode_tps: median(decode.map((d) => d.decodeTps)),
       decode_cpu_tps: median(decode.map((d) => d.decodeCpuTps)),
       prefill_tps: median(fill.map((f) => f.tps)),
       prefill_cpu_tps: median(fill.map((f) => f.cpuTps)),
       ttft_s,
-      rss_mb: peakMb(),
       context,
       context_cpu: contextCpu,
       batch,
       prompt_tokens: promptTokens,
       text: first.text,
       tokens: first.tokens.slice(0, LISTED_TOKENS),
-      threads,
-      backend,
-      simd,
-    };
-    process.stdout.write(`\n${JSON.stringify(result)}\n`);
+    });
   } finally {
     await model.dispose();
   }
 }
 
-/** The long prompts one after another, over and over, cut at `length` tokens. */
-async function promptOf(model: Model, { long }: Prompts, length: number): Promise<Uint32Array> {
-  const ids = (await Promise.all(long.map((text) => model.tokenize(text)))).flatMap((part) => [...part]);
-  return Uint32Array.from({ length }, (_, i) => ids[i % ids.length] as number);
+function emit(model: Model, figures: object): void {
+  const { name: backend, threads, simd } = model.config().backend;
+  const result = { peer: 'tramontane', ...figures, rss_mb: peakMb(), threads, backend, simd };
+  process.stdout.write(`\n${JSON.stringify(result)}\n`);
+}
+
+/** The long prompts one after another. */
+async function textOf(model: Model, { long }: Prompts): Promise<number[]> {
+  return (await Promise.all(long.map((text) => model.tokenize(text)))).flatMap((part) => [...part]);
+}
+
+/** Tokens from `start` on, over and over. */
+function around(text: readonly number[], start: number, length: number): Uint32Array {
+  return Uint32Array.from({ length }, (_, i) => text[(start + i) % text.length] as number);
 }

@@ -84,6 +84,13 @@ export function program(): Command {
       wholeList(1, MAX_TOKENS),
       [],
     )
+    .option(
+      '--serving <list>',
+      'with --prompts: only requests, so many at a time, such as 1,8; --decode is the length of answers',
+      wholeList(1, 4096),
+      [],
+    )
+    .option('--serving-prompts <list>', 'with --serving: lengths of prompts, in turn', wholeList(1, MAX_TOKENS), [128])
     .option('--task <task>', 'with --prompts: gen', 'gen')
     .action(async (flags: BenchFlags) => {
       const { bench } = await import('./bench.ts');

@@ -54,7 +54,8 @@ export async function prefill(
   return { tps: prompt.length / usage.totalPromptTimeSec, cpuTps: prompt.length / ((cpuMs() - start) / 1000) };
 }
 
-function cpuMs(): number {
+/** CPU time of all threads of this process. */
+export function cpuMs(): number {
   const { user, system } = process.cpuUsage();
   return (user + system) / 1000;
 }

@@ -2,7 +2,18 @@
 import fs from 'node:fs';
 import { parseArgs } from 'node:util';
 
-const names = ['model', 'prompts', 'threads', 'reps', 'decode', 'batch', 'batch-decode', 'contexts'];
+const names = [
+  'model',
+  'prompts',
+  'threads',
+  'reps',
+  'decode',
+  'batch',
+  'batch-decode',
+  'contexts',
+  'serving',
+  'serving-prompts',
+];
 const { values } = parseArgs({ options: Object.fromEntries(names.map((n) => [n, { type: 'string' }])) });
 
 export const model = values.model;
@@ -13,6 +24,11 @@ export const decode = Number(values.decode);
 export const batchDecode = Number(values['batch-decode']);
 export const batch = values.batch.split(',').filter(Boolean).map(Number);
 export const contexts = values.contexts.split(',').filter(Boolean).map(Number);
+/** How many requests run at a time, and the lengths of their prompts, in turn. */
+export const serving = (values.serving ?? '').split(',').filter(Boolean).map(Number);
+export const servingPrompts = (values['serving-prompts'] ?? '').split(',').filter(Boolean).map(Number);
+/** Requests of one level; more where more run at a time. */
+export const servingRequests = 8;
 /** Of a long prompt: what goes through every engine as one batch. */
 export const prefillTokens = 512;
 export const context = Math.max(1024, ...contexts.map((n) => n + decode));

@@ -15,6 +15,9 @@ import {
   prefillTokens,
   prompts,
   reps,
+  serving,
+  servingPrompts,
+  servingRequests,
   spawned,
   threads,
 } from './common.mjs';
@@ -56,6 +59,47 @@ async function generate(sequence, tokens, count) {
     ...{ decode: per(rest, now() - first), decodeCpu: per(rest, cpu() - firstCpu) },
     ...{ prefill: per(prompt, first - start), prefillCpu: per(prompt, firstCpu - startCpu) },
   };
+}
+
+if (serving.length > 0) {
+  emit(await serve());
+  process.exit(0);
+}
+
+/** Levels of requests at a time, each on as many sequences of one context. */
+async function serve() {
+  const text = prompts.long.flatMap(tokenize);
+  let start = 0;
+  const next = (length) => {
+    const from = 37 * start++;
+    return Array.from({ length }, (_, i) => text[(from + i) % text.length]);
+  };
+  const rates = { serving: {}, serving_cpu: {} };
+  for (const level of serving) {
+    const shared = await open(Math.max(...servingPrompts) + decode, level);
+    const sequences = Array.from({ length: level }, () => shared.getSequence());
+    // A first request alone, as warm-up.
+    await generate(sequences[0], next(servingPrompts[0]), decode);
+    await sequences[0].clearHistory();
+    const requests = Array.from({ length: Math.max(servingRequests, level) }, (_, i) =>
+      next(servingPrompts[i % servingPrompts.length]),
+    );
+    const tokens = requests.reduce((n, r) => n + r.length + decode, 0);
+    const waiting = requests.values();
+    const [began, beganCpu] = [now(), cpu()];
+    await Promise.all(
+      sequences.map(async (s) => {
+        for (const request of waiting) {
+          await generate(s, request, decode);
+          await s.clearHistory();
+        }
+      }),
+    );
+    rates.serving[level] = (1000 * tokens) / (now() - began);
+    rates.serving_cpu[level] = (1000 * tokens) / (cpu() - beganCpu);
+    await shared.dispose();
+  }
+  return rates;
 }
 
 const single = await open(context, 1);
