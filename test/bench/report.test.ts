@@ -1,6 +1,7 @@
 /** The arithmetic behind the benchmarks' tables. */
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
+import { servingNotes, summarize } from '../../bench/peers/report.ts';
 import { type Point, Results, ratioTable, short, table } from '../../bench/report.ts';
 import { someTokens } from '../../bench/sample.ts';
 import { trafficOf } from '../../bench/traffic.ts';
@@ -95,5 +96,34 @@ describe('prompts', () => {
     expect(Math.max(...someTokens(100, 5000, 1))).toBe(99);
     const beginnings = new Set(Array.from({ length: 200 }, (_, seed) => someTokens(49152, 2, seed).join()));
     expect(beginnings.size).toBe(200);
+  });
+});
+
+describe('requests at a time', () => {
+  const row = (peer: string, serving: Record<string, number>, more = {}) => ({
+    ...{ peer, threads: 2, round: 0, wall_s: 1, own_cores: 1, serving, ...more },
+  });
+  const summary = summarize(
+    [
+      row('a', { 1: 100, 8: 190 }, { serving_step_ms: { 1: 10, 8: 20 }, prefix_speedup: 9 }),
+      row('b', { 1: 50, 8: 60 }),
+      row('a', { 1: 110, 8: 210 }, { serving_step_ms: { 1: 10, 8: 20 }, prefix_speedup: 11 }),
+    ],
+    'b',
+  );
+
+  it('are compared with the reference peer', () => {
+    const [a] = summary;
+    expect(a?.figures).toMatchObject({ requests1_tps: 105, requests8_tps: 200, prefix_speedup: 10 });
+    expect(a?.ratios['requests8_tps']).toBeCloseTo(200 / 60, 12);
+    expect(a?.ratios['prefix_speedup']).toBeUndefined();
+  });
+
+  it('tell what many gain over one, and the share of the engine in a step', () => {
+    expect(servingNotes(summary, { 1: 0.01, 8: 0.02 })).toEqual([
+      'a, 2 threads: tokens/s of requests at a time against one: 8: 1.90 ×',
+      "a, 2 threads: the engine's own work in a step: 1: 10.0 µs, 0.100 %; 8: 20.0 µs, 0.100 %",
+      'b, 2 threads: tokens/s of requests at a time against one: 8: 1.20 ×',
+    ]);
   });
 });

@@ -46,6 +46,8 @@ describe('the command line', () => {
     [['run', '--nonsense'], '--nonsense'],
     [['bench', '--gen', '1'], '--gen'],
     [['bench', '--batch', '4,x'], '--batch'],
+    [['bench', '--perplexity', 'f', '--stride', '0'], '--stride'],
+    [['bench', '--serving', '0'], '--serving'],
     [['run', '-f', ';', 'hi'], '--file'],
     [['fly'], 'fly'],
   ])('%j: exit status 2, and the option is named', async (argv, name) => {
@@ -70,6 +72,8 @@ describe('the command line', () => {
       'bench --model a --prompts p --threads 2 --reps 2 --decode 128 --batch 4,8 --batch-decode 32 --task gen';
     expect(await parse(...argv.split(' '))).toEqual({ text: '', status: 0 });
     expect((await parse('bench', '--prompts', 'p', '--batch', '')).status).toBe(0);
+    const serving = ['--serving', '1,8', '--serving-prompts', '24,180'];
+    expect(await parse('bench', '--prompts', 'p', ...serving)).toEqual({ text: '', status: 0 });
   });
 });
 

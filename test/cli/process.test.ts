@@ -177,6 +177,14 @@ describe.skipIf(!existsSync(cli))('tramontane (built by `npm run build`)', () =>
     expect(result).toMatchObject({ prompt_tokens: expect.any(Number), text: expect.any(String) });
     expect(Object.keys(result['batch'] as object)).toEqual(['2', '4']);
     for (const key of ['decode_tps', 'prefill_tps', 'ttft_s', 'rss_mb']) expect(result[key]).toBeGreaterThan(0);
+    const requests = '--serving 1,3 --serving-prompts 4,9 --decode 3'.split(' ');
+    const served = await cliRun(['bench', ...model, '--prompts', prompts, ...requests]);
+    const figures = JSON.parse(served.out.trim().split('\n').at(-1) ?? '');
+    for (const key of ['serving', 'serving_cpu', 'serving_step_ms']) {
+      expect(figures[key]).toEqual({ 1: expect.any(Number), 3: expect.any(Number) });
+      expect(Math.min(...(Object.values(figures[key]) as number[]))).toBeGreaterThan(0);
+    }
+    expect(figures.prefix_speedup).toBeGreaterThan(0);
     const embed = await cliRun(['bench', ...model, '--prompts', prompts, '--task', 'embed']);
     expect(embed).toMatchObject({ status: 1, err: expect.stringContaining('--task') });
   });
