@@ -124,3 +124,14 @@ export class GgufLoraModelBuilder {
     return this.#model.withLegacyLora(this.#lora).build();
   }
 }
+
+/** Loads a text model out of UQFF files: names of files or types in a folder or hub repository; the first of a set is enough. */
+export class UqffTextModelBuilder extends TextModelBuilder {
+  constructor(modelId: string, uqffFiles: readonly string[]) {
+    super(modelId);
+    if (!Array.isArray(uqffFiles) || uqffFiles.length === 0) {
+      throw new ConfigError(`uqffFiles: expected names of UQFF files, got ${JSON.stringify(uqffFiles) ?? 'nothing'}`);
+    }
+    this.withFromUqff(uqffFiles);
+  }
+}

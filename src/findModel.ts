@@ -10,6 +10,7 @@ import { resolveModel } from './core/io/resolve.ts';
 import type { Platform } from './core/platform.ts';
 import type { LoadOptions, ModelSpec } from './core/sdk/options.ts';
 import { EMBEDDED_MODEL, isEmbeddedName } from './embedded.ts';
+import { isqLabels } from './quant/isq/types.ts';
 
 /** The options of file resolution within those of loading. */
 export function resolveOptions(options: LoadOptions, platform: Platform): ResolveOptions {
@@ -17,6 +18,7 @@ export function resolveOptions(options: LoadOptions, platform: Platform): Resolv
   return {
     platform,
     files: options.files,
+    uqff: uqffChoices(options.fromUqff),
     revision: options.hfRevision,
     tokenSource: options.tokenSource as TokenSource | undefined,
     cacheDir: options.hfCachePath,
@@ -34,6 +36,11 @@ export function resolveOptions(options: LoadOptions, platform: Platform): Resolv
           ...(p.item ? { item: p.item } : {}),
         })),
   };
+}
+
+function uqffChoices(names: LoadOptions['fromUqff']): ResolveOptions['uqff'] {
+  if (names === undefined) return undefined;
+  return (typeof names === 'string' ? [names] : names).map((name) => ({ name, stems: isqLabels(name) }));
 }
 
 /** Opens the files of a model; only headers of weights are read. */

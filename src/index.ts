@@ -7,6 +7,7 @@ export {
   LoraModelBuilder,
   ModelBuilder,
   TextModelBuilder,
+  UqffTextModelBuilder,
   XLoraModelBuilder,
 } from './builders.ts';
 export type { BackendInfo, BackendOptions } from './core/backend.ts';
@@ -55,6 +56,7 @@ export type {
   ModelDType,
   ModelSpec,
   SpeculationOptions,
+  UqffOutput,
 } from './core/sdk/options.ts';
 export {
   measurePerplexity,
@@ -95,3 +97,4 @@ export { loadModel } from './load.ts';
 export { type SupportedArch, supported as supportedArchitectures } from './models/registry.ts';
 export { ISQ_TYPES, type IsqBits, type IsqType } from './quant/isq/types.ts';
 export { type QuantizeModelOptions, quantizeModel } from './quantize.ts';
+export { type WriteUqffOptions, writeUqff } from './writeUqff.ts';

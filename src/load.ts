@@ -3,7 +3,7 @@ import { createBackend } from './backend.ts';
 import type { Backend } from './core/backend.ts';
 import { Engine } from './core/engine/engine.ts';
 import type { Drafter } from './core/engine/types.ts';
-import { AbortError, ModelLoadError, messageOf, TramontaneError } from './core/errors.ts';
+import { AbortError, ConfigError, ModelLoadError, messageOf, TramontaneError } from './core/errors.ts';
 import type { ModelFiles } from './core/io/resolve.ts';
 import type { Platform } from './core/platform.ts';
 import { DecoderRunner } from './core/runner.ts';
@@ -25,6 +25,7 @@ import { loadText } from './loadText.ts';
 import { openDecoder } from './openDecoder.ts';
 import { detectPlatform } from './platform/detect.ts';
 import { hostTurn } from './platform/yield.ts';
+import { parseIsq } from './quant/isq/types.ts';
 
 /**
  * Loads a model: an embedded name, a folder in Hugging Face layout, a `.gguf` file, a hub id, a URL, a `Blob` or bytes.
@@ -38,13 +39,28 @@ export async function loadModel(spec: ModelSpec, options: LoadOptions = {}): Pro
   try {
     // What is computed for a token depends on where the answer begins, and the first pass keeps its own cache.
     const own = options.xlora === undefined ? options : { ...options, prefixCacheN: 0 };
-    return await load(spec, own, platform, releases);
+    return await load(spec, await written(spec, own), platform, releases);
   } catch (error) {
     await releases.run();
     if (options.signal?.aborted) throw new AbortError('loading was cancelled', { cause: options.signal.reason });
     if (error instanceof TramontaneError) throw error;
     throw new ModelLoadError(`loading failed: ${messageOf(error)}`, { cause: error });
   }
+}
+
+/** Writes UQFF files where the options ask for them; the model is then loaded as the first type. */
+async function written(spec: ModelSpec, options: LoadOptions): Promise<LoadOptions> {
+  const { writeUqff: target, isq, autoIsq, ...rest } = options;
+  if (target === undefined) return options;
+  const { output, types = [isq ?? autoIsq], ...about } = typeof target === 'string' ? { output: target } : target;
+  const [first] = types;
+  if (first === undefined) throw new ConfigError('option writeUqff: expected isq or types beside it, got neither');
+  if (isq !== undefined && parseIsq(isq) !== parseIsq(first)) {
+    throw new ConfigError(`option isq: expected the first of writeUqff.types (${first}), got ${isq}`);
+  }
+  const { writeUqff } = await import('./writeUqff.ts');
+  await writeUqff(spec, output, { ...rest, ...about, types: types as (string | number)[] });
+  return { ...rest, isq: first };
 }
 
 async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, releases: Releases): Promise<Model> {

@@ -46,6 +46,7 @@ export async function loadDrafter(target: Target, options: LoadOptions, home: Ho
 /** Options that name parts of the model itself, or its weights. */
 const OF_THE_MODEL = {
   files: undefined,
+  fromUqff: undefined,
   hfRevision: undefined,
   isq: undefined,
   autoIsq: undefined,

@@ -1,6 +1,6 @@
 /** Files, architecture and weights of one model on a back-end: what a model and the one that drafts for it have alike. */
 import type { Backend } from './core/backend.ts';
-import { ModelLoadError } from './core/errors.ts';
+import { ConfigError, ModelLoadError } from './core/errors.ts';
 import { ggufModel } from './core/io/ggufModel.ts';
 import type { ModelFiles } from './core/io/resolve.ts';
 import { safetensorsSource } from './core/io/weightSource.ts';
@@ -15,6 +15,7 @@ import { InPlace } from './isq.ts';
 import { buildDecoder } from './models/arch.ts';
 import { archOf } from './models/registry.ts';
 import { quantizedSource } from './quant/checkpoint/index.ts';
+import { uqffSource } from './quant/checkpoint/uqff.ts';
 import { dequantizeInto } from './quant/index.ts';
 
 /** Where a decoder is put. The back-end may still be starting while files are found and headers read. */
@@ -46,7 +47,10 @@ export async function openDecoder(spec: ModelSpec, options: LoadOptions, home: H
   const { platform, releases } = home;
   const files = await findModel(spec, options, platform);
   const closeFiles = releases.add(() => files.close());
-  const { config, source } = files.kind === 'gguf' ? await ggufModel(files.checkpoint) : await safetensorsModel(files);
+  if (files.kind === 'uqff' && options.imatrix !== undefined) {
+    throw new ConfigError('option imatrix: expected a model that is not quantized yet, got UQFF files; leave it out');
+  }
+  const { config, source } = await sourceOfModel(files);
   const arch = await archOf(config);
   const backend = await home.backend;
   const quantization = await InPlace.of(options, config, backend.info.name, home);
@@ -74,9 +78,11 @@ export async function openDecoder(spec: ModelSpec, options: LoadOptions, home: H
   };
 }
 
-/** Packed tensors of quantized checkpoints are read as the matrices they stand for. */
-async function safetensorsModel(files: ModelFiles): Promise<{ config: unknown; source: WeightSource }> {
+/** The configuration of a model, and its weights under Hugging Face names; packed tensors as the matrices they stand for. */
+export async function sourceOfModel(files: ModelFiles): Promise<{ config: unknown; source: WeightSource }> {
+  if (files.kind === 'gguf') return ggufModel(files.checkpoint);
   const config = await configOf(files);
+  if (files.kind === 'uqff') return { config, source: uqffSource(files.checkpoint, files.residual) };
   return { config, source: await quantizedSource(safetensorsSource(files.checkpoint), config) };
 }
 

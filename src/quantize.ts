@@ -6,7 +6,7 @@ import { type GgufKeyValue, isFloatKey } from './core/io/ggufExportKeys.ts';
 import { GGUF_ARCHES, hfName } from './core/io/ggufNames.ts';
 import { type GgufBytes, type GgufTensor, ggufMetadataBytes, ggufValue, writeGguf } from './core/io/ggufWrite.ts';
 import type { ModelFiles } from './core/io/resolve.ts';
-import { safetensorsSource, sourceTensors } from './core/io/weightSource.ts';
+import { sourceTensors } from './core/io/weightSource.ts';
 import type { Platform } from './core/platform.ts';
 import { isRecord } from './core/schema.ts';
 import type { LoadOptions, ModelSpec } from './core/sdk/options.ts';
@@ -18,8 +18,8 @@ import { findModel } from './findModel.ts';
 import { checkExport, ggufFamily } from './ggufArch.ts';
 import { isqSettings } from './isq.ts';
 import { archOf } from './models/registry.ts';
+import { sourceOfModel } from './openDecoder.ts';
 import { detectPlatform } from './platform/detect.ts';
-import { quantizedSource } from './quant/checkpoint/index.ts';
 import { dequantizeInto } from './quant/index.ts';
 import { Isq } from './quant/isq/index.ts';
 import { Packers } from './quant/isq/packers.ts';
@@ -156,10 +156,9 @@ async function fromGguf(files: Extract<ModelFiles, { kind: 'gguf' }>): Promise<C
   };
 }
 
-async function fromFolder(files: Extract<ModelFiles, { kind: 'hf' }>): Promise<Content> {
-  const config = await files.config();
-  if (!isRecord(config)) throw new ConfigError(`${files.location}: expected a config.json, found none`);
-  const source = await quantizedSource(safetensorsSource(files.checkpoint), config);
+async function fromFolder(files: Exclude<ModelFiles, { kind: 'gguf' }>): Promise<Content> {
+  const { config, source } = await sourceOfModel(files);
+  if (!isRecord(config)) throw new ConfigError(`${files.location}: expected an object in config.json`);
   const family = await ggufFamily(config);
   if (!family) {
     const name = String(config['architectures']);

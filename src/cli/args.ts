@@ -44,3 +44,13 @@ export function names(text: string): string[] {
   if (list.length === 0) throw new InvalidArgumentError('expected at least one name.');
   return list;
 }
+
+/** Adds the types of `a,b` to those of earlier options. */
+export function typeList(text: string, earlier: readonly string[]): string[] {
+  const list = text
+    .split(',')
+    .map((part) => part.trim())
+    .filter((part) => part !== '');
+  if (list.length === 0) throw new InvalidArgumentError('expected at least one type.');
+  return [...earlier, ...list];
+}

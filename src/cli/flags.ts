@@ -5,6 +5,7 @@ import type { SamplingParams } from '../core/sdk/request.ts';
 export interface ModelFlags {
   readonly model?: string;
   readonly file?: readonly string[];
+  readonly fromUqff?: readonly string[];
   readonly threads?: number;
   readonly device?: string;
   readonly adapter?: string;
@@ -40,6 +41,7 @@ export interface RunFlags extends ModelFlags {
 export function loadOptions(flags: ModelFlags): LoadOptions {
   return {
     files: flags.file,
+    fromUqff: flags.fromUqff,
     threads: flags.threads,
     device: flags.device as Device | undefined,
     adapter: flags.adapter,

@@ -1,6 +1,6 @@
 /** The command line: reads options, loads the command asked for, and turns its outcome into an exit status. */
 import { Command, CommanderError } from 'commander';
-import { names, real, whole, wholeList } from './args.ts';
+import { names, real, typeList, whole, wholeList } from './args.ts';
 import type { BenchFlags } from './bench.ts';
 import { exitCodeOf, failureText } from './exit.ts';
 import type { RunFlags } from './flags.ts';
@@ -13,6 +13,7 @@ function modelOptions(command: Command): Command {
   return command
     .option('-m, --model <model>', 'folder, .gguf file, hub id or URL; the embedded SmolLM2-135M-Instruct when absent')
     .option('-f, --file <names>', 'GGUF files of a folder or repository, separated by semicolons', names)
+    .option('--from-uqff <names>', 'UQFF files or types of a folder or repository, separated by semicolons', names)
     .option('--threads <n>', 'threads of the CPU back-end', whole(1, 1024))
     .option('--device <name>', 'auto (a real GPU, else the CPU), cpu, webgpu or reference')
     .option('--adapter <name>', 'part of the name of the GPU adapter to take; "software" for one on the processor')
@@ -99,14 +100,18 @@ export function program(): Command {
 
   root
     .command('quantize')
-    .description('write a model as a GGUF file of another type')
+    .description('write a model as a GGUF file of another type, or as UQFF files')
     .option('-m, --model <model>', 'folder, .gguf file, hub id or URL; the embedded model when absent')
     .option('-f, --file <names>', 'GGUF files of a folder or repository, separated by semicolons', names)
-    .option('--isq <type>', 'the type: Q4K, Q8_0, … or a number of bits')
-    .option('-o, --output <file>', 'the .gguf file to write')
+    .option('--isq <types>', 'the type: Q4K, Q8_0, … or a number of bits; several for a folder: Q4K,AFQ4', typeList, [])
+    .option('-o, --output <path>', 'the .gguf or .uqff file to write, or a folder for UQFF files of several types')
     .option('--imatrix <file>', 'importance of weights: an imatrix of llama.cpp, or a .cimatrix file')
     .option('--topology <file>', 'types of single layers and weights')
     .option('--experts-only', 'quantize routed experts only')
+    .option('--tok-model-id <model>', 'where tokenizer and chat template come from, for UQFF files of a GGUF model')
+    .option('--uqff-base-model <id>', 'what the model was made of, for report and README.md of UQFF files')
+    .option('--uqff-repo-id <id>', 'where UQFF files will be published, for report and README.md')
+    .option('--no-readme', 'write no README.md into a folder of UQFF files')
     .option('--threads <n>', 'threads that pack weights', whole(1, 1024))
     .option('-q, --quiet', 'no progress and no figures on stderr')
     .action(async (flags: QuantizeFlags) => {

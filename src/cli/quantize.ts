@@ -1,47 +1,71 @@
-/** `tramontane quantize`: a model as a GGUF file of another type. */
+/** `tramontane quantize`: a model as a GGUF file of another type, or as UQFF files. */
 import { ConfigError } from '../core/errors.ts';
-import { quantizeModel } from '../index.ts';
+import { type LoadProgressEvent, type QuantReport, quantizeModel, writeUqff } from '../index.ts';
 import { loadOptions, type ModelFlags } from './flags.ts';
 
 export interface QuantizeFlags extends ModelFlags {
-  readonly isq?: string;
+  readonly isq?: readonly string[];
   readonly output?: string;
   readonly imatrix?: string;
   readonly topology?: string;
   readonly expertsOnly?: boolean;
+  readonly readme?: boolean;
+  readonly uqffBaseModel?: string;
+  readonly uqffRepoId?: string;
+  readonly tokModelId?: string;
   readonly quiet?: boolean;
 }
 
 const MIB = 2 ** 20;
 
 export async function quantize(flags: QuantizeFlags): Promise<void> {
-  const { output, quiet } = flags;
-  if (output === undefined) throw new ConfigError('-o: expected the name of a .gguf file, got none');
-  if (!output.endsWith('.gguf')) throw new ConfigError(`-o: expected a name that ends in .gguf, got ${output}`);
+  const { output, quiet, isq = [] } = flags;
+  if (output === undefined)
+    throw new ConfigError('-o: expected a .gguf or .uqff file, or a folder for UQFF files, got none');
   const { files, threads } = loadOptions(flags);
-  let shown = 0;
-  const report = await quantizeModel(flags.model ?? 'smollm2-135m-instruct', output, {
-    files,
-    threads,
-    isq: flags.isq,
+  const model = flags.model ?? 'smollm2-135m-instruct';
+  const options = {
+    ...{ files, threads },
     imatrix: flags.imatrix,
     topologyFromPath: flags.topology,
     mixtureQexpertsIsq: flags.expertsOnly,
-    onProgress: ({ stage, done, total, item }) => {
-      const percent = Math.floor((100 * done) / total);
-      if (quiet || !process.stderr.isTTY || (percent === shown && done < total)) return;
-      shown = percent;
-      process.stderr.write(
-        `\r\u001b[K${stage === 'load' ? 'quantizing' : stage} ${percent} %${item ? `  ${item}` : ''}`,
-      );
-    },
-  });
+    onProgress: progress(quiet === true),
+  };
+  let reports: readonly QuantReport[];
+  if (output.endsWith('.gguf')) {
+    if (isq.length > 1) throw new ConfigError(`--isq: expected one type for a .gguf file, got ${isq.join(', ')}`);
+    reports = [await quantizeModel(model, output, { ...options, isq: isq[0] })];
+  } else {
+    reports = await writeUqff(model, output, {
+      ...options,
+      types: isq,
+      tokModelId: flags.tokModelId,
+      baseModel: flags.uqffBaseModel,
+      repoId: flags.uqffRepoId,
+      noReadme: flags.readme === false,
+    });
+  }
   if (quiet) return;
   if (process.stderr.isTTY) process.stderr.write('\r\u001b[K');
-  const { bytesBefore, bytesAfter, seconds, layers } = report;
+  for (const report of reports) describe(output, report);
+}
+
+function progress(quiet: boolean): (event: LoadProgressEvent) => void {
+  let shown = 0;
+  return ({ stage, done, total, item }) => {
+    const percent = Math.floor((100 * done) / total);
+    if (quiet || !process.stderr.isTTY || (percent === shown && done < total)) return;
+    shown = percent;
+    process.stderr.write(
+      `\r\u001b[K${stage === 'download' ? stage : 'quantizing'} ${percent} %${item ? `  ${item}` : ''}`,
+    );
+  };
+}
+
+function describe(output: string, { default: type, bytesBefore, bytesAfter, seconds, layers }: QuantReport): void {
   const mib = (bytes: number) => (bytes / MIB).toFixed(1);
   process.stderr.write(
-    `${output}: ${layers.length} matrices, ${mib(bytesBefore)} MiB became ${mib(bytesAfter)} MiB in ${seconds.toFixed(1)} s\n`,
+    `${output}: ${type ?? 'types of the topology'}: ${layers.length} matrices, ${mib(bytesBefore)} MiB became ${mib(bytesAfter)} MiB in ${seconds.toFixed(1)} s\n`,
   );
   const replaced = layers.filter((l) => l.fallback).length;
   if (replaced > 0)

@@ -86,6 +86,7 @@ export function transposed(t: SourceTensor, count: number, rows: number, columns
   };
   return {
     ...t,
+    transposed: true,
     shape: [count * columns, rows],
     async readRows(first, n, target) {
       for (let at = first; at < first + n; ) {

@@ -19,6 +19,8 @@ export interface SourceTensor {
   readonly order: number;
   /** The rows of another tensor that these are, for a part of it. */
   readonly part?: { readonly name: string; readonly runs: RowRuns } | undefined;
+  /** Its matrices are stored with rows and columns exchanged. */
+  readonly transposed?: true | undefined;
   readRows(first: number, rows: number, target: Uint8Array): Promise<void>;
 }
 

@@ -9,7 +9,7 @@ const f = Math.fround;
 // their own; the code words are these bytes.
 
 /** Bytes in front of the codes. */
-const HEADER = 8;
+export const AFQ_HEADER = 8;
 /** Ranges below this count as none. */
 const NO_RANGE = 1e-12;
 /** The range of a group and its scale must stay finite. */
@@ -27,7 +27,7 @@ function afq(name: StorageTypeName, bits: number, group: number): QuantFormat {
       for (let b = 0; b < blocks; b++, at += type.blockBytes, outAt += group) {
         const scale = view.getFloat32(at, true);
         const bias = view.getFloat32(at + 4, true);
-        for (let i = 0; i < group; i++) out[outAt + i] = f(scale * codeAt(bytes, at + HEADER, bits, i)) + bias;
+        for (let i = 0; i < group; i++) out[outAt + i] = f(scale * codeAt(bytes, at + AFQ_HEADER, bits, i)) + bias;
       }
     },
     pack(x, out) {
@@ -45,7 +45,7 @@ function afq(name: StorageTypeName, bits: number, group: number): QuantFormat {
         view.setFloat32(b + 4, low, true);
         for (let i = 0; i < group; i++) {
           const code = Math.floor(f(f(f(x[start + i]! - low) / scale) + 0.5));
-          putCodeAt(out, b + HEADER, bits, i, clamp(code, 0, levels));
+          putCodeAt(out, b + AFQ_HEADER, bits, i, clamp(code, 0, levels));
         }
       }
     },

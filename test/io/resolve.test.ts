@@ -245,7 +245,7 @@ describe('files', () => {
 
   it('of other kinds are refused', async () => {
     await expect(found(join(folder({ 'm.bin': 'x' }), 'm.bin'))).rejects.toThrow(
-      /expected a .gguf or .safetensors file, got m.bin/,
+      /expected a .gguf, .uqff or .safetensors file, got m.bin/,
     );
   });
 });
@@ -326,7 +326,7 @@ describe('other names', () => {
       const error = await found(name).catch((e: unknown) => e);
       expect(error).toBeInstanceOf(ModelLoadError);
       expect(String(error)).toMatch(
-        /expected a folder, a .gguf or .safetensors file, or a hub id .* there is no such path/,
+        /expected a folder, a .gguf, .uqff or .safetensors file, or a hub id .* there is no such path/,
       );
       expect(String(error).length).toBeLessThan(1000);
     },

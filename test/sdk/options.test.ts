@@ -47,6 +47,8 @@ describe('model builders', () => {
     ['withTopology', [{ 0: { isq: 'Q8_0' } }], { topology: { 0: { isq: 'Q8_0' } } }],
     ['withTopologyFromPath', ['t.yml'], { topologyFromPath: 't.yml' }],
     ['withImatrix', ['a.imatrix'], { imatrix: 'a.imatrix' }],
+    ['withFromUqff', ['q4k'], { fromUqff: 'q4k' }],
+    ['withWriteUqff', ['out.uqff'], { writeUqff: 'out.uqff' }],
   ];
 
   it('give the plain options, for any sequence of setters', () => {

@@ -80,7 +80,7 @@ export function modelAssets(folder: ModelFolder): ModelAssets {
 }
 
 /** Names of the small files that a folder has. Those of module folders (`1_Pooling/config.json`) are among them. */
-export function assetNames(folder: ModelFolder): readonly string[] {
+export function assetNames(folder: Pick<ModelFolder, 'files'>): readonly string[] {
   const wanted = new Set(ASSET_NAMES);
   return folder.files.filter((file) => wanted.has(file) || /^\d+_\w+\/config\.json$/.test(file));
 }

@@ -16,34 +16,75 @@ import { baseName, dirName, joinPath } from './path.ts';
 import { readSafetensors } from './safetensors.ts';
 import { joinShards, MAX_INDEX_BYTES, parseIndex, readShards } from './shards.ts';
 import type { ByteSource } from './source.ts';
+import { openUqff, type UqffCheckpoint } from './uqff.ts';
+import type { UqffChoice } from './uqffFiles.ts';
+import { MAX_REPORT_BYTES, parseUqffReport, UQFF_REPORT, type UqffReport } from './uqffReport.ts';
 import type { WeightFiles } from './weightFiles.ts';
 import { chooseWeights } from './weightFiles.ts';
 
 export interface ResolveOptions extends HubOptions {
   /** Names of weight files in the folder or repository, where there is a choice. */
   readonly files?: readonly string[] | undefined;
+  /** UQFF files or types, where there is a choice; each stands for its whole set. */
+  readonly uqff?: readonly UqffChoice[] | undefined;
 }
 
 /** A model's weights, opened, and its small files. */
 export type ModelFiles = ModelAssets & { close(): Promise<void> } & (
     | { readonly kind: 'hf'; readonly checkpoint: Checkpoint }
     | { readonly kind: 'gguf'; readonly checkpoint: GgufCheckpoint }
+    | { readonly kind: 'uqff'; readonly checkpoint: UqffCheckpoint; readonly residual: Checkpoint }
   );
 
 /**
- * Finds a model and opens its weights: a folder in Hugging Face layout or with GGUF files, a `.gguf` or `.safetensors` file, a
- * `.gguf` URL, or a hub id (`org/name`), which is downloaded. Only headers of weights are read.
+ * Finds a model and opens its weights: a folder in Hugging Face layout or with GGUF or UQFF files, a `.gguf`, `.uqff` or
+ * `.safetensors` file, a `.gguf` URL, or a hub id (`org/name`), which is downloaded. Only headers of weights are read.
  * Throws `ModelLoadError` that says what was looked for.
  */
 export async function resolveModel(input: string | ModelFolder, options: ResolveOptions): Promise<ModelFiles> {
   if (typeof input === 'string' && isHttpUrl(input)) return resolveUrl(input, options);
   const { folder, files } = await findFolder(input, options);
-  const weights = chooseWeights(folder, options.files ?? files);
+  const report = await uqffReport(folder);
+  const weights = chooseWeights(folder, { files: options.files ?? files, uqff: options.uqff, report });
   const assets = modelAssets(folder);
-  await folder.prepare([...assetNames(folder), ...(weights.kind === 'index' ? [weights.name] : weights.names)]);
+  await folder.prepare([...assetNames(folder), ...namesOf(weights)]);
   if (weights.kind === 'gguf') return withGguf(assets, await openGguf(folder, weights.names));
+  if (weights.kind === 'uqff') return withUqff(assets, folder, weights);
   const checkpoint = await openSafetensors(folder, weights);
   return { ...assets, kind: 'hf', checkpoint, close: () => checkpoint.close() };
+}
+
+function namesOf(weights: WeightFiles): readonly string[] {
+  if (weights.kind === 'index') return [weights.name];
+  return weights.kind === 'uqff' ? [...weights.names, weights.residual] : weights.names;
+}
+
+/** What a folder says of its UQFF files. */
+export async function uqffReport(folder: ModelFolder): Promise<UqffReport | undefined> {
+  if (!folder.files.includes(UQFF_REPORT)) return undefined;
+  await folder.prepare([UQFF_REPORT]);
+  const text = (await readTextFile(folder, UQFF_REPORT, MAX_REPORT_BYTES)) ?? '';
+  return parseUqffReport(text, joinPath(folder.location, UQFF_REPORT), folder.files);
+}
+
+async function withUqff(
+  assets: ModelAssets,
+  folder: ModelFolder,
+  { names, residual: rest }: Extract<WeightFiles, { kind: 'uqff' }>,
+): Promise<ModelFiles> {
+  const open = (name: string): Promise<ByteSource> => folder.open(name);
+  const checkpoint = await openUqff(names, open);
+  try {
+    const residual = await readSafetensors(await open(rest));
+    const close = async (): Promise<void> => {
+      await checkpoint.close();
+      await residual.close();
+    };
+    return { ...assets, kind: 'uqff', checkpoint, residual, close };
+  } catch (error) {
+    await checkpoint.close();
+    throw error;
+  }
 }
 
 /** The small files of a model, without its weights: tokenizer or template taken from another repository. */
@@ -79,7 +120,7 @@ async function findFolder(input: string | ModelFolder, options: ResolveOptions):
     }
   }
   throw new ModelLoadError(
-    `model ${JSON.stringify(input.slice(0, 500))}: expected a folder, a .gguf or .safetensors file, or a hub id (org/name); ` +
+    `model ${JSON.stringify(input.slice(0, 500))}: expected a folder, a .gguf, .uqff or .safetensors file, or a hub id (org/name); ` +
       `${platform.hasFiles ? 'there is no such path, and it' : 'it'} is no hub id`,
   );
 }
@@ -87,8 +128,10 @@ async function findFolder(input: string | ModelFolder, options: ResolveOptions):
 /** A weight file named by itself: what else lies in its folder may belong to other models. */
 async function fileAlone(path: string, platform: Platform): Promise<Found> {
   const name = baseName(path);
+  // Everything else of such a model lies beside it.
+  if (name.endsWith('.uqff')) return { folder: await localFolder(platform, dirName(path)), files: [name] };
   if (!/\.(gguf|safetensors)$/.test(name)) {
-    throw new UnsupportedError(`${path}: expected a .gguf or .safetensors file, got ${name}`, {
+    throw new UnsupportedError(`${path}: expected a .gguf, .uqff or .safetensors file, got ${name}`, {
       feature: 'weight format',
     });
   }
@@ -147,7 +190,7 @@ async function openGguf(folder: ModelFolder, names: readonly string[]): Promise<
 
 async function openSafetensors(
   folder: ModelFolder,
-  weights: Exclude<WeightFiles, { kind: 'gguf' }>,
+  weights: Exclude<WeightFiles, { kind: 'gguf' | 'uqff' }>,
 ): Promise<Checkpoint> {
   const open = (name: string): Promise<ByteSource> => folder.open(name);
   if (weights.kind === 'safetensors') {

@@ -81,10 +81,19 @@ export async function readShards(
 /** A checkpoint that knows which file each tensor came from. */
 interface Joined extends Checkpoint {
   readonly files: ReadonlyMap<string, string>;
+  /** Tensors that were there already. */
+  readonly repeated: readonly TensorInfo[];
 }
 
-/** Opens several safetensors files as one checkpoint. A tensor that two of them hold throws `FormatError`. */
-export async function joinShards(names: readonly string[], open: OpenShard): Promise<Joined> {
+/**
+ * Opens several safetensors files as one checkpoint. A tensor that two of them hold throws `FormatError`, unless it is one of
+ * `repeatable`.
+ */
+export async function joinShards(
+  names: readonly string[],
+  open: OpenShard,
+  repeatable: ReadonlySet<string> = new Set(),
+): Promise<Joined> {
   const parts: Checkpoint[] = [];
   const close = async (): Promise<void> => {
     for (const part of parts) await part.close();
@@ -100,9 +109,14 @@ export async function joinShards(names: readonly string[], open: OpenShard): Pro
     const tensors = new Map<string, TensorInfo>();
     const files = new Map<string, string>();
     const metadata = new Map<string, unknown>();
+    const repeated: TensorInfo[] = [];
     parts.forEach((part, i) => {
       for (const [name, tensor] of part.tensors) {
         if (tensors.has(name)) {
+          if (repeatable.has(name)) {
+            repeated.push(tensor);
+            continue;
+          }
           throw new FormatError(
             `tensor ${JSON.stringify(name)}: expected in one file, found in ${files.get(name)} and ${names[i]}`,
           );
@@ -112,7 +126,7 @@ export async function joinShards(names: readonly string[], open: OpenShard): Pro
       }
       for (const [key, value] of part.metadata) if (!metadata.has(key)) metadata.set(key, value);
     });
-    return { tensors, metadata, files, close };
+    return { tensors, metadata, files, repeated, close };
   } catch (error) {
     await close();
     throw error;

@@ -2,10 +2,13 @@
 import { ModelLoadError, UnsupportedError } from '../errors.ts';
 import type { ModelFolder } from './folder.ts';
 import { splitName, splitPart } from './gguf.ts';
-import { baseName } from './path.ts';
+import { baseName, dirName, joinPath } from './path.ts';
+import { chosenSet, type UqffChoice, uqffSets } from './uqffFiles.ts';
+import type { UqffReport } from './uqffReport.ts';
 
 const INDEX = 'model.safetensors.index.json';
 const SINGLE = 'model.safetensors';
+export const RESIDUAL = 'residual.safetensors';
 const SHARD_NAME = /^(.*)-(\d{5})-of-(\d{5})\.safetensors$/;
 /** Names in a message. */
 const MAX_NAMES_SHOWN = 12;
@@ -13,18 +16,30 @@ const MAX_NAMES_SHOWN = 12;
 export type WeightFiles =
   | { readonly kind: 'gguf'; readonly names: readonly string[] }
   | { readonly kind: 'safetensors'; readonly names: readonly string[] }
-  | { readonly kind: 'index'; readonly name: string };
+  | { readonly kind: 'index'; readonly name: string }
+  /** `residual` holds the tensors that are no quantized modules. */
+  | { readonly kind: 'uqff'; readonly names: readonly string[]; readonly residual: string };
+
+/** What a user asks for by name, and what the folder says of its UQFF files. */
+export interface WeightChoice {
+  readonly files?: readonly string[] | undefined;
+  readonly uqff?: readonly UqffChoice[] | undefined;
+  readonly report?: UqffReport | undefined;
+}
 
 /**
- * Chooses the weights of a folder: the files asked for, else the safetensors of the Hugging Face layout, else the one GGUF
- * model there is. Throws `ModelLoadError` when there are none or several, `UnsupportedError` for other formats.
+ * Chooses the weights of a folder: the files asked for, else the safetensors of the Hugging Face layout, else the one UQFF
+ * set or GGUF model there is. Throws `ModelLoadError` when there are none or several, `UnsupportedError` for other formats.
  */
-export function chooseWeights(folder: ModelFolder, asked: readonly string[] | undefined): WeightFiles {
-  if (asked !== undefined && asked.length > 0) return askedWeights(folder, asked);
+export function chooseWeights(folder: ModelFolder, choice: WeightChoice): WeightFiles {
+  const { files: asked, uqff, report } = choice;
+  if (uqff !== undefined) return uqffWeights(folder, uqff, report);
+  if (asked !== undefined && asked.length > 0) return askedWeights(folder, asked, report);
   const top = folder.files.filter((name) => !name.includes('/'));
   if (top.includes(INDEX)) return { kind: 'index', name: INDEX };
   if (top.includes(SINGLE)) return { kind: 'safetensors', names: [SINGLE] };
 
+  if (top.some((name) => name.endsWith('.uqff'))) return onlyUqff(folder, top, report);
   const gguf = ggufModels(folder.files);
   const tensors = top.filter((name) => name.endsWith('.safetensors'));
   // A second copy in the layout of the original authors.
@@ -40,17 +55,44 @@ export function chooseWeights(folder: ModelFolder, asked: readonly string[] | un
   throw noWeights(folder, top);
 }
 
-function askedWeights(folder: ModelFolder, asked: readonly string[]): WeightFiles {
+function askedWeights(folder: ModelFolder, asked: readonly string[], report: UqffReport | undefined): WeightFiles {
   for (const name of asked) {
     if (folder.files.includes(name)) continue;
-    const offered = folder.files.filter((file) => /\.(gguf|safetensors)$/.test(file));
+    const offered = folder.files.filter((file) => /\.(gguf|safetensors|uqff)$/.test(file));
     throw new ModelLoadError(`${folder.location}: has no file ${JSON.stringify(name)}; it has: ${list(offered)}`);
   }
   if (asked.every((name) => name.endsWith('.gguf'))) {
     return { kind: 'gguf', names: asked.length === 1 ? wholeSplit(folder, asked[0]!) : asked };
   }
   if (asked.every((name) => name.endsWith('.safetensors'))) return { kind: 'safetensors', names: asked };
-  throw new UnsupportedError(`${folder.location}: expected .gguf or .safetensors files, got ${list(asked)}`);
+  if (asked.every((name) => name.endsWith('.uqff'))) {
+    return uqffWeights(
+      folder,
+      asked.map((name) => ({ name, stems: [] })),
+      report,
+    );
+  }
+  throw new UnsupportedError(`${folder.location}: expected .gguf, .safetensors or .uqff files, got ${list(asked)}`);
+}
+
+/** The set of the files named, of which the first is enough. */
+function uqffWeights(folder: ModelFolder, choices: readonly UqffChoice[], report: UqffReport | undefined): WeightFiles {
+  const sets = choices.map((choice) => chosenSet(choice, folder.files, report, folder.location));
+  const names = [...new Set(sets.flat())];
+  const residual = joinPath(dirName(names[0] ?? '').replace(/^\.$/, ''), RESIDUAL);
+  if (folder.files.includes(residual)) return { kind: 'uqff', names, residual };
+  throw new ModelLoadError(
+    `${folder.location}: expected ${residual} beside ${names[0]}, found none; the folder is incomplete`,
+  );
+}
+
+function onlyUqff(folder: ModelFolder, top: readonly string[], report: UqffReport | undefined): WeightFiles {
+  const sets = uqffSets(top, report, folder.location);
+  const firsts = sets.map((set) => set[0] as string);
+  if (firsts.length === 1) return uqffWeights(folder, [{ name: firsts[0] as string, stems: [] }], report);
+  throw new ModelLoadError(
+    `${folder.location}: expected one set of UQFF files, got several; name one of: ${list(firsts)}`,
+  );
 }
 
 /** One name for each model: first parts stand for split ones; projectors and importance matrices are no models. */
@@ -94,7 +136,7 @@ function shardSet(folder: ModelFolder, names: readonly string[]): readonly strin
 }
 
 function noWeights(folder: ModelFolder, top: readonly string[]): Error {
-  const other = top.filter((name) => /\.(bin|pt|pth|ckpt|h5|msgpack|onnx|uqff|npz)$/.test(name));
+  const other = top.filter((name) => /\.(bin|pt|pth|ckpt|h5|msgpack|onnx|npz)$/.test(name));
   if (other.length > 0) {
     return new UnsupportedError(
       `${folder.location}: expected weights as .safetensors or .gguf, got ${list(other)}; convert them to safetensors`,
@@ -102,7 +144,7 @@ function noWeights(folder: ModelFolder, top: readonly string[]): Error {
     );
   }
   return new ModelLoadError(
-    `${folder.location}: expected weights (model.safetensors, ${INDEX} or a .gguf file), found: ${list(top) || 'nothing'}`,
+    `${folder.location}: expected weights (model.safetensors, ${INDEX}, a .gguf or .uqff file), found: ${list(top) || 'nothing'}`,
   );
 }
 

@@ -24,7 +24,8 @@ export function sourceTensors(checkpoint: Checkpoint): ReadonlyMap<string, Sourc
   return new Map(sorted.map((info, order) => [info.name, sourceTensor(info, order)]));
 }
 
-function sourceTensor(info: TensorInfo, order: number): SourceTensor {
+/** One tensor of a file, readable by rows of its last axis. */
+export function sourceTensor(info: TensorInfo, order: number): SourceTensor {
   const { name, type, shape, source, offset } = info;
   const width = shape[shape.length - 1] ?? 1;
   const total = width ? sizeOf(shape) / width : 0;

@@ -11,6 +11,7 @@ import type {
   ModelSpec,
   SpeculationOptions,
   TokenSource,
+  UqffOutput,
 } from './options.ts';
 import type { LegacyLoraOptions, XLoraOptions } from './xlora.ts';
 
@@ -193,6 +194,16 @@ export class LoadOptionsBuilder {
   /** An imatrix file of llama.cpp, or a `.cimatrix` file. */
   withImatrix(file: NonNullable<LoadOptions['imatrix']>): this {
     return this.set({ imatrix: file });
+  }
+
+  /** UQFF files to load out of the folder or repository: names of files or types. */
+  withFromUqff(files: string | readonly string[]): this {
+    return this.set({ fromUqff: files });
+  }
+
+  /** Writes the quantized model as UQFF files before it is loaded. */
+  withWriteUqff(output: string | UqffOutput): this {
+    return this.set({ writeUqff: output });
   }
 
   /** Drafts by prediction heads. Not available in this version: `build` throws `UnsupportedError`; see `withDraftModel`. */

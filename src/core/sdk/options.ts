@@ -21,7 +21,7 @@ export type ModelDType = 'auto' | 'f32';
 export type TokenSource = string;
 
 export interface LoadProgressEvent {
-  readonly stage: 'download' | 'load' | 'warmup';
+  readonly stage: 'download' | 'load' | 'quantize' | 'warmup';
   readonly done: number;
   readonly total: number;
   readonly unit: 'bytes' | 'steps';
@@ -65,6 +65,18 @@ export interface SpeculationOptions {
 export interface LayerTopology {
   readonly isq?: string | number;
   readonly device?: string;
+}
+
+/** UQFF files to write. */
+export interface UqffOutput {
+  /** A file that ends in `.uqff`, whose parts are numbered; or a folder, where files have the names of their types. */
+  readonly output: string;
+  /** Types or numbers of bits; a number of bits in a folder stands for one type of each family. `isq` when absent. */
+  readonly types?: readonly (string | number)[] | undefined;
+  /** What the model was made of, for the report and the card. */
+  readonly baseModel?: string | undefined;
+  /** Where the files will be published. */
+  readonly repoId?: string | undefined;
 }
 
 export type LogLevel = 'off' | 'error' | 'warn' | 'info' | 'debug';
@@ -123,6 +135,13 @@ export interface LoadOptions {
   readonly topologyFromPath?: string | undefined;
   /** Importance of weights for `isq`: an imatrix file of llama.cpp, or a `.cimatrix` file. */
   readonly imatrix?: SourceInput | undefined;
+  /**
+   * UQFF files to load out of a folder or hub repository: a file (the first of a set is enough), a type (`q4k`), or a number
+   * of bits.
+   */
+  readonly fromUqff?: string | readonly string[] | undefined;
+  /** Writes the quantized model as UQFF files before it is loaded: a path that ends in `.uqff`, or more. */
+  readonly writeUqff?: string | UqffOutput | undefined;
   /** Prepares the model for LoRA adapters that are loaded later; `loraAdapters` and `loraRuntimeConfig` do so as well. */
   readonly lora?: boolean | undefined;
   /** Adapters to load with the model. */
@@ -184,6 +203,8 @@ const KNOWN: ReadonlySet<string> = new Set<keyof LoadOptions>([
   'topology',
   'topologyFromPath',
   'imatrix',
+  'fromUqff',
+  'writeUqff',
   'lora',
   'loraAdapters',
   'loraRuntimeConfig',
@@ -242,6 +263,7 @@ export function checkLoadOptions(options: LoadOptions): void {
     count('pagedAttn.memory.mb', mb, 1, 2 ** 24);
     count('pagedAttn.memory.contextSize', contextSize, 1, 2 ** 31);
   }
+  checkUqff(options);
   checkSpeculation(options);
   checkXLora(options.xlora, options.legacyLora);
   checkTogether(options);
@@ -266,6 +288,27 @@ function together(first: string, second: string): never {
   throw new UnsupportedError(`option ${second}: expected to stand without ${first}, got both; remove one of them`, {
     feature: second,
   });
+}
+
+const UQFF_OUTPUT: ReadonlySet<string> = new Set<keyof UqffOutput>(['output', 'types', 'baseModel', 'repoId']);
+
+function checkUqff({ fromUqff, writeUqff, imatrix, files }: LoadOptions): void {
+  if (fromUqff !== undefined) {
+    const names: unknown = typeof fromUqff === 'string' ? [fromUqff] : fromUqff;
+    if (!Array.isArray(names) || names.length === 0 || !names.every((n) => typeof n === 'string' && n !== '')) {
+      bad('fromUqff', 'names of UQFF files or types', fromUqff);
+    }
+    if (files !== undefined) bad('fromUqff', 'fromUqff or files, not both', fromUqff);
+    if (writeUqff !== undefined) bad('writeUqff', 'nothing beside fromUqff, whose files are UQFF already', writeUqff);
+    if (imatrix !== undefined) bad('imatrix', 'nothing beside fromUqff, whose weights are quantized already', '…');
+  }
+  if (writeUqff === undefined || typeof writeUqff === 'string') return;
+  record('writeUqff', writeUqff, UQFF_OUTPUT);
+  if (typeof writeUqff.output !== 'string') bad('writeUqff.output', 'a path', writeUqff.output);
+  const { types } = writeUqff;
+  if (types !== undefined && (!Array.isArray(types) || types.length === 0)) {
+    bad('writeUqff.types', 'at least one type', types);
+  }
 }
 
 const SPECULATION: ReadonlySet<string> = new Set<keyof SpeculationOptions>(['lookup', 'nPredict']);

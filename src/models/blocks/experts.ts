@@ -112,23 +112,29 @@ function matrices(w: Weights, e: ExpertsSpec): Matrices {
     });
   }
 
+  // Biases of experts that are stored one by one lie in one tensor for all of them too.
+  const biases = ([gate, up, down]: (typeof NAMES)[number]): Partial<Matrices> => {
+    if (!(e.bias ?? w.has(`${down}.bias`))) return {};
+    return {
+      inputBias: [gate, up].map((n) => w.tensor(`${n}.bias`, [experts, intermediate])),
+      outputBias: w.tensor(`${down}.bias`, [experts, hidden]),
+    };
+  };
   const stacked = NAMES.find(([name]) => w.has(`${name}.weight`));
   if (stacked) {
     const [gateName, upName, downName] = stacked;
     const gate = part(`${gateName}.weight`, experts * intermediate, hidden);
     const up = part(`${upName}.weight`, experts * intermediate, hidden);
     const pairs = each((i) => [gate, up].map((t) => slab(t, i, intermediate, hidden)));
-    const biased = e.bias ?? w.has(`${downName}.bias`);
-    return both(pairs.flat(), [part(`${downName}.weight`, outRows, intermediate)], {
-      inputBias: biased ? [`${gateName}.bias`, `${upName}.bias`].map((n) => w.tensor(n, [experts, intermediate])) : [],
-      outputBias: biased ? w.tensor(`${downName}.bias`, [experts, hidden]) : undefined,
-    });
+    return both(pairs.flat(), [part(`${downName}.weight`, outRows, intermediate)], biases(stacked));
   }
 
-  const [gateName, upName, downName] = NAMES.find(([name]) => w.has(`0.${name}.weight`)) ?? NAMES[0];
+  const names = NAMES.find(([name]) => w.has(`0.${name}.weight`)) ?? NAMES[0];
+  const [gateName, upName, downName] = names;
   const pairs = each((i) => [gateName, upName].map((n) => part(`${i}.${n}.weight`, intermediate, hidden)));
   return both(
     pairs.flat(),
     each((i) => part(`${i}.${downName}.weight`, hidden, intermediate)),
+    biases(names),
   );
 }

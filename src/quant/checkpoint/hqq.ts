@@ -49,12 +49,19 @@ async function addModule(r: Replaced, module: string, settings: Settings): Promi
       `${module}: expected scales and zeros of groups of ${group} of [${shape}], got [${scale.shape}] and [${zero.shape}]`,
     );
   }
-  const t: Table = { ...table, bits, axis, columns, packed: weight, scale, zero };
-  const name = `${module}.weight`;
-  if (axis === 1 && columns % group === 0) {
+  addTable(r, `${module}.weight`, [out, columns], group, {
+    ...table,
+    ...{ bits, axis, columns, packed: weight, scale, zero },
+  });
+}
+
+/** Registers a matrix of codes in a table: as they are where groups are runs of columns, else as floats. */
+export function addTable(r: Replaced, name: string, shape: readonly [number, number], group: number, t: Table): void {
+  const [, columns] = shape;
+  if (t.axis === 1 && columns % group === 0) {
     r.add({
-      ...{ name, order: weight.order, shape: [out, columns] },
-      grouping: affine(`HQQ${bits}`, bits, columns, group),
+      ...{ name, order: t.packed.order, shape },
+      grouping: affine(`HQQ${t.bits}`, t.bits, columns, group),
       async prepare() {
         const at = await reader(t);
         return (first, rows, row, done) => {
@@ -72,10 +79,11 @@ async function addModule(r: Replaced, module: string, settings: Settings): Promi
     });
     return;
   }
-  r.put(asFloats(name, t, [out, columns]));
+  r.put(asFloats(name, t, shape));
 }
 
-interface Table {
+/** Groups are the rows (axis 1) or the columns (axis 0) of `rows` × `width` codes. */
+export interface Table {
   readonly rows: number;
   readonly width: number;
   readonly bits: number;

@@ -3,8 +3,7 @@ import { isRecord } from '../../core/schema.ts';
 import type { SourceTensor } from '../../core/weights.ts';
 import { codeAt } from '../bitStream.ts';
 import { CODE_VALUES, e8m0 } from '../codes.ts';
-import { dequantizeInto } from '../rows.ts';
-import { affine, bytesOf, integer, type Replaced, rowsOf } from './parts.ts';
+import { affine, bytesOf, integer, type Replaced, rowFloats, rowsOf } from './parts.ts';
 
 /**
  * MLX: `x.weight` holds words of codes, a bit stream for each row; `x.scales` and, for affine codes, `x.biases` one number per
@@ -91,11 +90,4 @@ function codeReader(weight: SourceTensor, bits: number, columns: number) {
       done(i);
     }
   };
-}
-
-/** Rows of a tensor of floats. */
-async function rowFloats(t: SourceTensor, first: number, rows: number): Promise<Float32Array> {
-  const values = new Float32Array(rows * (t.shape.at(-1) ?? 1));
-  dequantizeInto(t.type, await bytesOf(t, first, rows), 0, values, 0, values.length);
-  return values;
 }

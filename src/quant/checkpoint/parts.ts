@@ -167,6 +167,13 @@ export function floatsOf(t: SourceTensor): Promise<Float32Array> {
   return readValues(t, { dequantizeInto });
 }
 
+/** Rows of a tensor of floats. */
+export async function rowFloats(t: SourceTensor, first: number, rows: number): Promise<Float32Array> {
+  const values = new Float32Array(rows * (t.shape.at(-1) ?? 1));
+  dequantizeInto(t.type, await bytesOf(t, first, rows), 0, values, 0, values.length);
+  return values;
+}
+
 /** Rows of a tensor as they are stored. */
 export async function bytesOf(t: SourceTensor, first = 0, rows = rowsOf(t)): Promise<Uint8Array<ArrayBuffer>> {
   const bytes = new Uint8Array(rows * storedRowBytes(t));

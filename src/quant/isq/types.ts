@@ -69,6 +69,33 @@ export function parseIsq(type: unknown, what = 'isq'): IsqType {
   );
 }
 
+/** What a number of bits means in files that are made for several machines; the preferred type stands first. */
+const FAMILIES: Readonly<Record<IsqBits, readonly IsqType[]>> = {
+  2: ['Q2K', 'AFQ2'],
+  3: ['Q3K', 'AFQ3'],
+  4: ['Q4K', 'AFQ4'],
+  5: ['Q5K'],
+  6: ['Q6K', 'AFQ6'],
+  8: ['Q8_0', 'AFQ8'],
+};
+
+/** The types of a name, or all those of a number of bits. Throws as `parseIsq`. */
+export function expandIsq(type: unknown, what = 'isq'): readonly IsqType[] {
+  const parsed = parseIsq(type, what);
+  return /^\d$/.test(String(type)) ? FAMILIES[Number(type) as IsqBits] : [parsed];
+}
+
+/** A type as file names and reports of UQFF have it. */
+export function isqLabel(type: IsqType): string {
+  return type === 'F8E4M3' ? 'fp8' : type.toLowerCase();
+}
+
+/** Labels that a user may mean by a name or number of bits; none where it is neither. */
+export function isqLabels(name: string): readonly string[] {
+  const known = byKey.has(key(name)) || (/^\d$/.test(name) && Object.hasOwn(BY_BITS, name));
+  return known ? expandIsq(name).map(isqLabel) : [];
+}
+
 /** @throws ConfigError when it is no number of bits. */
 export function parseBits(bits: unknown, what = 'autoIsq'): IsqType {
   if (typeof bits === 'number' && Object.hasOwn(BY_BITS, bits)) return BY_BITS[bits as IsqBits];
