@@ -8,19 +8,20 @@
  */
 import { setFlagsFromString } from 'node:v8';
 import { COMMAND_ARGUMENTS, type Kernel, type Variant } from '../src/backends/cpu/kernel.ts';
-import { FAMILIES } from '../src/backends/cpu/linear/families.ts';
+import { familyOf } from '../src/backends/cpu/linear/families.ts';
 import { type Family, kernelsOf } from '../src/backends/cpu/linear/family.ts';
 import { GROUP, TILE } from '../src/backends/cpu/linear/layout.ts';
 import { ConstantPool } from '../src/backends/cpu/wasm/constants.ts';
 import { ModuleBuilder } from '../src/backends/cpu/wasm/module.ts';
-import { rowBytes, STORAGE_TYPES, type StorageTypeName } from '../src/core/dtype.ts';
+import { rowBytes, type StorageType, type StorageTypeName, storageType } from '../src/core/dtype.ts';
+import { type GroupCode, groupedRow, groupedType } from '../src/core/grouped.ts';
 import { quantFormat } from '../src/quant/index.ts';
 
 const flag = (name: string, fallback: string) => {
   const at = process.argv.indexOf(`--${name}`);
   return at < 0 ? fallback : (process.argv[at + 1] ?? fallback);
 };
-const formats = flag('formats', 'Q4_0,Q4_1,Q5_0,Q5_1,Q8_0,F32,F16,BF16').split(',') as StorageTypeName[];
+const formats = flag('formats', 'Q4_0,Q4_1,Q5_0,Q5_1,Q8_0,F32,F16,BF16').split(',');
 const shapes = flag('shapes', '1536x576,4096x4096')
   .split(',')
   .map((s) => s.split('x').map(Number) as [number, number]);
@@ -37,69 +38,109 @@ if (process.versions.node.startsWith('20.')) setFlagsFromString('--experimental-
 const COMMAND = 16_384;
 const BASE = 65_536;
 const SMALL_HALF = 0x1c00;
+const SMALL = 0.01;
+/** Block types with an f32 scale and maybe a bias in front. */
+const FLOAT_SCALES = /^(AFQ|NF4|FP4|Q8_K)/;
+
+/** Types whose rows are groups of any width: code, columns of a group (0: the row), biases. */
+const GROUPED: Readonly<Record<string, readonly [GroupCode, number, boolean]>> = {
+  HQQ4: ['u4', 64, true],
+  HQQ8: ['u8', 64, true],
+  GPTQ4: ['u4', 128, true],
+  INT8: ['i8', 0, false],
+  FP8: ['e4m3', 0, false],
+  FP8_BLOCK: ['e4m3', 128, false],
+};
+function typeOf(format: string, columns: number): StorageType {
+  const grouped = GROUPED[format];
+  if (!grouped) return storageType(format as StorageTypeName);
+  const [code, group, bias] = grouped;
+  return groupedType({ label: format, code, group: group || columns, bias, indexed: false }, columns);
+}
+
+const COPIED_ROWS = 2 * GROUP;
 
 interface Case {
+  readonly format: string;
   readonly family: Family;
+  readonly dot: string;
   readonly n: number;
-  readonly name: string;
 }
 const pool = new ConstantPool(64, 8128);
-const module = new ModuleBuilder({ shared: true, pool });
-const cases: Case[] = [];
-const emitStart = performance.now();
-for (const format of formats) {
-  for (const dot of dots) {
-    const variant: Variant = { dot, fma };
-    const family = FAMILIES.get(format)!(variant);
-    for (const n of tiles) cases.push({ family, n, name: `${format}.${n}.${dot}` });
-    for (const kernel of kernelsOf(family)) {
-      module.function(
-        `${kernel.name}.${dot}`,
-        { command: 'i32', tid: 'i32', nt: 'i32' },
-        (f, p) => kernel.emit(f, p.command, p.tid, p.nt, variant),
-        { export: true },
-      );
+const memory = new WebAssembly.Memory({ initial: 64, maximum: 65_536, shared: true });
+const build = { bytes: 0, emitMs: 0, compileMs: 0 };
+type Exported = (command: number, tid: number, nt: number) => void;
+
+const exportName = (format: string, kernel: Kernel, dot: string) => `${format} ${kernel.name} ${dot}`;
+
+/** The kernels of all cases for one width. */
+function compile(columns: number): { readonly cases: readonly Case[]; readonly exports: WebAssembly.Exports } {
+  const started = performance.now();
+  const module = new ModuleBuilder({ shared: true, pool });
+  const cases: Case[] = [];
+  for (const format of formats) {
+    for (const dot of dots) {
+      const variant: Variant = { dot, fma };
+      const family = familyOf(typeOf(format, columns))![1](variant);
+      for (const n of tiles) cases.push({ format, family, dot, n });
+      for (const kernel of [family.activation.kernel, ...kernelsOf(family)] as readonly Kernel[]) {
+        module.function(
+          exportName(format, kernel, dot),
+          { command: 'i32', tid: 'i32', nt: 'i32' },
+          (f, p) => kernel.emit(f, p.command, p.tid, p.nt, variant),
+          { export: true },
+        );
+      }
     }
   }
+  const bytes = module.finish();
+  const emitted = performance.now();
+  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory } });
+  build.bytes += bytes.length;
+  build.emitMs += emitted - started;
+  build.compileMs += performance.now() - emitted;
+  pool.write(memory.buffer);
+  return { cases, exports };
 }
-const bytes = module.finish();
-const compileStart = performance.now();
-const memory = new WebAssembly.Memory({ initial: 64, maximum: 65_536, shared: true });
-const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory } });
-const compileEnd = performance.now();
-pool.write(memory.buffer);
-let words = new Int32Array(memory.buffer);
 
+let words = new Int32Array(memory.buffer);
 const align = (n: number) => Math.ceil(n / 128) * 128;
 const cpu = () => {
   const u = process.cpuUsage();
   return u.user + u.system;
 };
 const median = (xs: readonly number[]) => [...xs].sort((a, b) => a - b)[xs.length >> 1]!;
-function call(kernel: Kernel, dot: string, args: Readonly<Record<string, number>>): void {
-  for (const [i, name] of Object.keys(kernel.fields).entries())
-    words[COMMAND / 4 + COMMAND_ARGUMENTS + i] = args[name]!;
-  (exports[`${kernel.name}.${dot}`] as (command: number, tid: number, nt: number) => void)(COMMAND, 0, 1);
-}
 
 /** Stored rows with random codes and small scales. */
-function fillStored(format: string, at: number, size: number): void {
-  const u8 = new Uint8Array(memory.buffer, at, size);
-  const { blockBytes } = STORAGE_TYPES.get(format)!;
-  if (blockBytes <= 4) {
-    const values = new Float32Array(memory.buffer, at, size / 4);
-    for (let i = 0; i < values.length; i++) values[i] = ((i * 37) % 101) / 1000;
-    if (blockBytes === 2)
-      new Uint16Array(memory.buffer, at, size / 2).forEach((_, i, u) => void (u[i] = SMALL_HALF + (i % 999)));
-    return;
+function storedRows(type: StorageType, rows: number, columns: number): Uint8Array<ArrayBuffer> {
+  const u8 = new Uint8Array(rows * rowBytes(type, columns)!);
+  const view = new DataView(u8.buffer);
+  if (type.blockBytes <= 4) {
+    if (type.blockBytes === 4)
+      for (let i = 0; i < u8.length / 4; i++) view.setFloat32(4 * i, ((i * 37) % 101) / 1000, true);
+    else for (let i = 0; i < u8.length / 2; i++) view.setUint16(2 * i, SMALL_HALF + (i % 999), true);
+    return u8;
   }
-  for (let i = 0; i < size; i++) u8[i] = Math.imul(i, 2654435761) >>> 13;
-  for (const half of quantFormat(format).halves ?? []) {
-    for (let b = half; b < size; b += blockBytes) {
-      u8[b] = b;
-      u8[b + 1] = SMALL_HALF >> 8;
-    }
+  for (let i = 0; i < u8.length; i++) u8[i] = Math.imul(i, 2654435761) >>> 13;
+  const { grouping } = type;
+  const floatsInFront = grouping ? groupedRow(grouping, columns).codes / 4 : FLOAT_SCALES.exec(type.name) ? 2 : 0;
+  for (let at = 0; at < u8.length; at += type.blockBytes) {
+    for (let i = 0; i < floatsInFront; i++) view.setFloat32(at + 4 * i, SMALL, true);
   }
+  for (const half of grouping ? [] : (quantFormat(type.name).halves ?? [])) {
+    for (let at = half; at < u8.length; at += type.blockBytes)
+      view.setUint16(at, (SMALL_HALF & 0xff00) | (at & 0xff), true);
+  }
+  return u8;
+}
+
+interface Run {
+  readonly name: string;
+  readonly prepare: () => void;
+  readonly once: () => void;
+  readonly samples: number[];
+  readonly bytes: number;
+  readonly flops: number;
 }
 
 interface Row {
@@ -111,6 +152,12 @@ interface Row {
 }
 const results: Row[] = [];
 for (const [rows, columns] of shapes) {
+  const { cases, exports } = compile(columns);
+  const call = (c: Case, kernel: Kernel, args: Readonly<Record<string, number>>) => {
+    for (const [i, name] of Object.keys(kernel.fields).entries())
+      words[COMMAND / 4 + COMMAND_ARGUMENTS + i] = args[name]!;
+    (exports[exportName(c.format, kernel, c.dot)] as Exported)(COMMAND, 0, 1);
+  };
   let next = BASE;
   const place = (size: number) => {
     const at = next;
@@ -120,46 +167,63 @@ for (const [rows, columns] of shapes) {
     words = new Int32Array(memory.buffer);
     return at;
   };
-  const stored = place(rows * columns * 4);
+  const stored = place(COPIED_ROWS * columns * 4);
   const x = place(tokens * columns * 4);
+  const q = place(tokens * columns * 4);
   const d = place(tokens * columns);
   const s = place(tokens * columns);
   const y = place(tokens * rows * 4);
-  new Uint8Array(memory.buffer, x, tokens * columns * 4).forEach((_, i, u) => void (u[i] = (i * 29) % 61));
-  new Float32Array(memory.buffer, d, (s - d) / 4).fill(2 ** 89);
-  new Float32Array(memory.buffer, s, (y - s) / 4).fill(2 ** 70);
-  const weights = new Map<string, { at: number; size: number; copies: number }>();
-  const runs = cases.map(({ family, n, name }) => {
-    const dot = name.split('.')[2]!;
-    let w = weights.get(family.format);
-    if (!w) {
-      const size = align((rows / GROUP) * family.groupBytes(columns));
-      const copies = Math.max(1, Math.floor(streamBytes / size));
-      const at = place(size * copies);
-      fillStored(family.format, stored, rows * rowBytes(STORAGE_TYPES.get(family.format)!, columns)!);
-      call(family.repack as Kernel, dot, { source: stored, target: at, groups: rows / GROUP, columns });
-      const u8 = new Uint8Array(memory.buffer);
-      for (let k = 1; k < copies; k++) u8.copyWithin(at + k * size, at, at + size);
-      w = { at, size, copies };
-      weights.set(family.format, w);
-    }
-    const { at, size } = w;
+  new Float32Array(memory.buffer, x, tokens * columns).forEach((_, i, f) => void (f[i] = ((i * 29) % 61) / 30 - 1));
+  /** Repacked matrices of a format, one behind the other. */
+  const weights = new Map<string, { readonly at: number; readonly size: number; readonly copies: number }>();
+  const matricesOf = async (c: Case) => {
+    const { format, family } = c;
+    const key = `${format} ${family.groupBytes(columns)}`;
+    const known = weights.get(key);
+    if (known) return known;
+    const type = typeOf(format, columns);
+    const bytes = storedRows(type, COPIED_ROWS, columns);
+    const raw = { type, rows: COPIED_ROWS, readRows: async (_: number, __: number, to: Uint8Array) => to.set(bytes) };
+    const source = family.rewrite?.(raw, columns) ?? raw;
+    const read = new Uint8Array(COPIED_ROWS * rowBytes(source.type, columns)!);
+    await source.readRows(0, COPIED_ROWS, read);
+    const some = family.groupBytes(columns) * (COPIED_ROWS / GROUP);
+    const size = align((rows / GROUP) * family.groupBytes(columns));
+    const copies = Math.max(1, Math.floor(streamBytes / size));
+    const at = place(size * copies);
+    const u8 = new Uint8Array(memory.buffer);
+    u8.set(read, stored);
+    call(c, family.repack as Kernel, { source: stored, target: at, groups: COPIED_ROWS / GROUP, columns });
+    for (let to = some; to < size * copies; to += some)
+      u8.copyWithin(at + to, at, at + Math.min(some, size * copies - to));
+    const placed = { at, size, copies };
+    weights.set(key, placed);
+    return placed;
+  };
+  const runs: Run[] = [];
+  for (const c of cases) {
+    const { family, n } = c;
+    const w = await matricesOf(c);
     const stream = n < TILE;
     const copies = stream ? w.copies : 1;
     const count = stream ? n : Math.floor(tokens / n) * n;
+    const prepare = () =>
+      call(c, family.activation.kernel as Kernel, { x, q, d, s, rows: count, columns, copyStride: 0 });
     const once = () => {
       for (let k = 0; k < copies; k++) {
-        call(family.tiles[n - 1] as Kernel, dot, {
-          ...{ w: at + k * size, rows, columns, x, d, s, y, copyStride: 0, tiles: count / n },
+        call(c, family.tiles[n - 1] as Kernel, {
+          ...{ w: w.at + k * w.size, rows, columns, x: q, d, s, y, copyStride: 0, tiles: count / n },
           ...{ yStride: rows * 4, bias: 0, accumulate: 0, chunk: 0, counter: 0 },
         });
       }
     };
-    const samples: number[] = [];
-    return { name, once, samples, bytes: stream ? size * copies : 0, flops: 2 * rows * columns * count * copies };
-  });
+    const name = `${c.format}.${n}.${c.dot}`;
+    const bytes = stream ? w.size * copies : 0;
+    runs.push({ name, prepare, once, samples: [], bytes, flops: 2 * rows * columns * count * copies });
+  }
   for (let round = -1; round < rounds; round++) {
     for (const run of runs) {
+      run.prepare();
       const wanted = round < 0 ? 120_000 : milliseconds * 1000;
       const start = cpu();
       let n = 0;
@@ -181,13 +245,12 @@ for (const [rows, columns] of shapes) {
     });
   }
 }
-const build = { bytes: bytes.length, emitMs: compileStart - emitStart, compileMs: compileEnd - compileStart };
 if (process.argv.includes('--json')) {
   console.log(JSON.stringify({ runtime: process.version, build, results }));
 } else {
-  const { emitMs, compileMs } = build;
+  const { bytes, emitMs, compileMs } = build;
   console.log(
-    `node ${process.version}: ${bytes.length} bytes, emit ${emitMs.toFixed(1)} ms, compile ${compileMs.toFixed(1)} ms`,
+    `node ${process.version}: ${bytes} bytes, emit ${emitMs.toFixed(1)} ms, compile ${compileMs.toFixed(1)} ms`,
   );
   for (const r of results) {
     const rate = r.gbps === undefined ? '' : `${r.gbps.toFixed(1).padStart(6)} GB/s`;
