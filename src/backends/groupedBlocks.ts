@@ -8,6 +8,8 @@ import { CODE_VALUES } from '../quant/codes.ts';
 /** How blocks of a storage type become groups of a row. */
 interface BlockReader {
   readonly code: GroupCode;
+  /** All that the codes need. */
+  readonly bits: 2 | 3 | 4 | 6 | 8;
   readonly bias: boolean;
   scale(bytes: DataView, at: number): number;
   /** Code `i` of the block at byte `at`. */
@@ -16,9 +18,10 @@ interface BlockReader {
 
 const firstFloat = (bytes: DataView, at: number) => bytes.getFloat32(at, true);
 
-function afq(bits: number): BlockReader {
+function afq(bits: BlockReader['bits']): BlockReader {
   return {
     code: bits <= 4 ? 'u4' : 'u8',
+    bits,
     bias: true,
     scale: firstFloat,
     codeOf: (bytes, at, i) => codeAt(bytes, at + 8, bits, i),
@@ -27,18 +30,21 @@ function afq(bits: number): BlockReader {
 
 function book(code: 'nf4' | 'fp4'): BlockReader {
   const codeOf: BlockReader['codeOf'] = (bytes, at, i) => (bytes[at + 4 + (i >> 1)]! >> (i & 1 ? 0 : 4)) & 15;
-  return { code, bias: false, scale: firstFloat, codeOf };
+  return { code, bits: 4, bias: false, scale: firstFloat, codeOf };
 }
 
 /** Types of blocks that are kept as grouped rows, without loss. */
 const READERS: Partial<Record<StorageTypeName, BlockReader>> = {
   ...Object.fromEntries(
-    [2, 3, 4, 6, 8].flatMap((bits) => ['', '_G32', '_G128'].map((group) => [`AFQ${bits}${group}`, afq(bits)])),
+    ([2, 3, 4, 6, 8] as const).flatMap((bits) =>
+      ['', '_G32', '_G128'].map((group) => [`AFQ${bits}${group}`, afq(bits)]),
+    ),
   ),
   NF4: book('nf4'),
   FP4: book('fp4'),
   F8Q8: {
     code: 'i8',
+    bits: 8,
     bias: false,
     scale: (bytes, at) => CODE_VALUES.e4m3[bytes.getUint8(at)]! / 448,
     codeOf: (bytes, at, i) => bytes[at + 1 + i]!,
@@ -47,6 +53,8 @@ const READERS: Partial<Record<StorageTypeName, BlockReader>> = {
 
 export interface GroupedBlocks {
   readonly grouping: Grouping;
+  /** Bits that the codes need, at most those of `grouping`. */
+  readonly bits: BlockReader['bits'];
   /** The same rows as grouped rows. */
   rewrite(raw: RawSection, columns: number): RawSection;
 }
@@ -55,9 +63,9 @@ export interface GroupedBlocks {
 export const GROUPED_BLOCKS: ReadonlyMap<StorageTypeName, GroupedBlocks> = new Map(
   Object.entries(READERS).map(([key, reader]): [StorageTypeName, GroupedBlocks] => {
     const name = key as StorageTypeName;
-    const { code, bias } = reader;
+    const { code, bits, bias } = reader;
     const grouping: Grouping = { label: name, code, group: storageType(name).blockSize, bias, indexed: false };
-    return [name, { grouping, rewrite: (raw, columns) => rewritten(raw, columns, grouping, reader) }];
+    return [name, { grouping, bits, rewrite: (raw, columns) => rewritten(raw, columns, grouping, reader) }];
   }),
 );
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Variant } from '../../src/backends/cpu/kernel.ts';
-import { BLOCK32_ACTIVATIONS, FAMILIES } from '../../src/backends/cpu/linear/families.ts';
+import { FAMILIES } from '../../src/backends/cpu/linear/families.ts';
 import { CODE_FORMATS, codeOffsets } from '../../src/backends/cpu/linear/kquant.ts';
 import { codeFamilies } from '../../src/backends/cpu/linear/kquantFamilies.ts';
 import { groupsOf } from '../../src/backends/cpu/linear/layout.ts';
@@ -17,7 +17,7 @@ const RELAXED: readonly Variant[] = [
   // The 32-bit dot product of Node 20 gives wrong results.
   ...(process.versions.node.startsWith('20.') ? [] : [{ fma: false, dot: 'i32' } as const]),
 ];
-const TYPES = codeFamilies(BLOCK32_ACTIVATIONS, FAMILIES.get('Q8_0')!).map(([name]) => name);
+const TYPES = codeFamilies(FAMILIES.get('Q8_0')!).map(([name]) => name);
 
 /** Two blocks, so that the loop over them is seen. */
 const columnsOf = (name: StorageTypeName) => Math.max(96, 2 * storageType(name).blockSize);

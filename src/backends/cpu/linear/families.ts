@@ -1,29 +1,15 @@
 import type { StorageType, StorageTypeName } from '../../../core/dtype.ts';
 import type { Variant } from '../kernel.ts';
 import { activationOf, BLOCK32_FORMATS, type Block32, offsetsOf } from './block32.ts';
-import type { Activation, Family, MakeFamily } from './family.ts';
+import type { Family, MakeFamily } from './family.ts';
 import { FLOAT_FORMATS, floatFamily } from './float.ts';
 import { gatherKernel } from './gather.ts';
 import { groupedFamilies, groupedFamily } from './groupedFamilies.ts';
 import { codeFamilies } from './kquantFamilies.ts';
-import { ACTIVATION_BYTES, BLOCK } from './layout.ts';
-import { quantizeI8, quantizeI16 } from './quantize.ts';
+import { BLOCK } from './layout.ts';
+import { BLOCK32_ACTIVATIONS } from './quantize.ts';
 import { repackKernel } from './repack.ts';
 import { tileKernel } from './tile.ts';
-
-const perBlock32 = (kind: 'i8' | 'i16'): Activation => {
-  const kernel = kind === 'i8' ? quantizeI8 : quantizeI16;
-  return {
-    name: kind,
-    kernel,
-    direct: false,
-    codeBytes: (columns) => ACTIVATION_BYTES[kind] * columns,
-    scaleBytes: (columns) => (columns / BLOCK) * 4,
-    sumBytes: (columns) => (columns / BLOCK) * 4,
-  };
-};
-/** Activations in blocks of 32 columns, for every format with such blocks. */
-export const BLOCK32_ACTIVATIONS = { i8: perBlock32('i8'), i16: perBlock32('i16') } as const;
 
 function block32Family(format: Block32): MakeFamily {
   return (variant: Variant): Family => ({
@@ -39,7 +25,7 @@ function block32Family(format: Block32): MakeFamily {
 /** Every storage type with kernels of its own; others are expanded to floats at load. */
 export const FAMILIES: ReadonlyMap<StorageTypeName, MakeFamily> = new Map<StorageTypeName, MakeFamily>([
   ...BLOCK32_FORMATS.map((format) => [format.name, block32Family(format)] as const),
-  ...codeFamilies(BLOCK32_ACTIVATIONS, block32Family(BLOCK32_FORMATS.find((f) => f.name === 'Q8_0') as Block32)),
+  ...codeFamilies(block32Family(BLOCK32_FORMATS.find((f) => f.name === 'Q8_0') as Block32)),
   ...groupedFamilies(),
   ...FLOAT_FORMATS.map((format) => [format.name, floatFamily(format)] as const),
 ]);

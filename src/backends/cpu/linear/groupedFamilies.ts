@@ -5,16 +5,32 @@ import type { Family, MakeFamily } from './family.ts';
 import { PLAIN } from './float.ts';
 import { type GroupedFormat, groupedBytes } from './grouped.ts';
 import { groupedGather, groupedRepack, groupedTile } from './groupedKernels.ts';
+import { layoutOf, plainRows } from './groupedLayout.ts';
+import type { CodeFormat } from './kquant.ts';
+import { codeFamily, rewritten } from './kquantFamilies.ts';
+import { plainStored } from './kquantStored.ts';
 
 /** The family of grouped rows of `columns` columns. */
 export function groupedFamily(g: Grouping, columns: number): readonly [key: string, make: MakeFamily] {
+  const layout = layoutOf(g, columns);
+  if (layout) return [`${layout.name} ${g.label}`, integerFamily(g.label, layout)];
   const group = g.indexed || g.group < columns ? g.group : 0;
   const shape = `${g.code}.${g.indexed ? 'indexed' : 'by'}${group}${g.bias ? '.bias' : ''}`;
   const format: GroupedFormat = { name: `grouped.${shape}`, code: g.code, group, bias: g.bias, indexed: g.indexed };
-  return [`${shape} ${g.label}`, () => familyOf(format, g.label)];
+  return [`${shape} ${g.label}`, () => floatFamily(format, g.label)];
 }
 
-function familyOf(format: GroupedFormat, label: string): Family {
+/** Codes are integers, and so are the activations. */
+function integerFamily(label: string, layout: CodeFormat, toGrouped?: Family['rewrite']): MakeFamily {
+  const stored = plainStored(layout);
+  const block = { blockSize: layout.block, blockBytes: stored.bytes };
+  return codeFamily(label, stored, (raw, columns) => {
+    const grouped = toGrouped?.(raw, columns) ?? raw;
+    return rewritten(grouped, columns, block, plainRows(grouped.type.grouping!, columns, layout));
+  });
+}
+
+function floatFamily(format: GroupedFormat, label: string): Family {
   return {
     format: label,
     activation: PLAIN,
@@ -27,9 +43,7 @@ function familyOf(format: GroupedFormat, label: string): Family {
 
 /** Families of block types whose matrices are kept as grouped rows. */
 export function groupedFamilies(): readonly (readonly [StorageTypeName, MakeFamily])[] {
-  return [...GROUPED_BLOCKS].map(([name, { grouping, rewrite }]) => {
-    const { code, group, bias, indexed } = grouping;
-    const format: GroupedFormat = { name: `grouped.${name}`, code, group, bias, indexed };
-    return [name, () => ({ ...familyOf(format, name), rewrite })];
+  return [...GROUPED_BLOCKS].map(([name, { grouping, bits, rewrite }]) => {
+    return [name, integerFamily(name, layoutOf(grouping, grouping.group, bits)!, rewrite)];
   });
 }

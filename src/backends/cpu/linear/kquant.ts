@@ -1,7 +1,7 @@
 /**
- * Formats whose codes are small integers under a hierarchy of scales: the K-quants, and every other block format of GGUF
- * files, which is rewritten at load into one of the layouts below. Nothing is expanded to floats, and nothing is rounded:
- * reading a row back gives the floats that the file's format defines.
+ * Formats whose codes are small integers under a hierarchy of scales: the K-quants, every other block format of GGUF
+ * files, which is rewritten at load into one of the layouts below, and grouped rows (`groupedLayout.ts`). Nothing is
+ * expanded to floats, and nothing is rounded: reading a row back gives the floats that the file's format defines.
  *
  * | storage type        | layout    | codes                        | scale per             | bits per weight (file) |
  * |---------------------|-----------|------------------------------|-----------------------|------------------------|
@@ -25,41 +25,47 @@
  * | Q1_0                | `Q1_0`    | 1 bit into ±1                | 32: f16               | 1.50 (1.13)            |
  * | Q8_1                | Q8_0      | (its sums are dropped)       | 32: f16               | 8.50 (9.00)            |
  *
+ * Grouped rows have one layout per kind of code and width of group, up to 1024 columns: scales and biases are f32.
+ *
  * Every mapping is exact. Scales of 256 columns are kept as f32 because most of them are subnormal as binary16, and
  * multiplying subnormal numbers is slow. Layouts with blocks of 256 columns are multiplied with activations quantized per
  * 256 columns (`kquantActivations.ts`), those with blocks of 32 with the ones of the other 32-column formats
- * (`quantize.ts`).
+ * (`quantize.ts`), like those of grouped rows.
  *
  * **A block** of a group of 8 rows (two quads of 4) is
  *
- *     8 × scale | 8 × −scale of minima | 8 bytes of scales per run | 2 × 8 bytes of minima per two runs | codes
+ *     8 × scale | 8 × −scale of minima, or bias | 8 bytes of scales per run | 2 × 8 bytes of minima per two runs | codes
  *
  * where a run is 16 or 32 columns. Codes come in pairs of 16 columns, and a pair in eight steps of 4 columns; a vector
- * holds the codes of 4 rows × 4 columns, byte `4 row + column`, and the vectors of the two quads alternate. With blocks of
- * 256 columns the steps are in order of the columns; with 32, even steps are in the first 16 columns and odd ones in the
- * second, as in `layout.ts`. `kquantCodes.ts` says how the bits of the steps share vectors.
+ * holds the codes of 4 rows × 4 columns, byte `4 row + column`, and the vectors of the two quads alternate. With
+ * activations per 256 columns the steps are in order of the columns; with 32, even steps are in the first 16 columns and
+ * odd ones in the second, as in `layout.ts`. `kquantCodes.ts` says how the bits of the steps share vectors.
  */
 import type { Variant } from '../kernel.ts';
-import { GROUP } from './layout.ts';
+import { ACTIVATION_SCALE, GROUP, HALF_SCALE } from './layout.ts';
 
 export interface CodeFormat {
   readonly name: string;
-  /** Columns of a block. */
-  readonly block: 256 | 32;
+  /** Columns of a block, a power of two, at least 32. */
+  readonly block: number;
+  /** Columns under one scale of the activations; absent: 32. */
+  readonly inputs?: 256;
   readonly bits: 1 | 2 | 3 | 4 | 5 | 6 | 8;
   /** The values of the codes; absent: codes are values. */
   readonly table?: readonly number[];
-  /** Added to every value so that none is negative. Absent: values are signed. */
+  /** The numbers that codes stand for, of which `table` has multiples, rounded to integers of 12 bits. */
+  readonly book?: { readonly numbers: Float32Array; readonly multiple: number };
+  /** Added to every value so that none is negative; 0: none is. Absent: values are signed. */
   readonly offset?: number;
   /** Values do not fit into 0 … 127: products of 16 bits. */
-  readonly wide?: true;
+  readonly wide?: boolean;
   /** Columns under one integer scale; absent: a block has none. */
   readonly run?: 16 | 32;
   readonly scale: 'f32' | 'f16' | 'bf16';
   /** A scale for each half of 16 columns. */
   readonly scalePerHalf?: true;
-  /** Minima are subtracted: bytes of their own, or the high nibbles of the scales of runs. */
-  readonly minimum?: 'bytes' | 'nibbles';
+  /** Minima are subtracted: bytes of their own, or the high nibbles of the scales of runs. A bias is added: a float. */
+  readonly minimum?: 'bytes' | 'nibbles' | 'bias';
 }
 
 /** Magnitudes, and the same with the sign in a bit of the code. */
@@ -72,7 +78,7 @@ const IQ2_VALUES = signed([8, 25, 43, 0]);
 const IQ3_XXS_VALUES = signed([4, 12, 20, 28, 36, 44, 52, 62]);
 const IQ3_S_VALUES = signed([1, 3, 5, 7, 9, 11, 13, 15]);
 
-const superBlock = { block: 256, scale: 'f32' } as const;
+const superBlock = { block: 256, inputs: 256, scale: 'f32' } as const;
 
 /** The layouts by name. Codes and tables are made for `kquantRewrite.ts`, which says how files get there. */
 export const CODE_FORMATS = {
@@ -128,6 +134,21 @@ export function codeOffsets(format: CodeFormat): CodeOffsets {
 /** Activations of 16 bits: where the products of bytes would not fit, and in plain SIMD128. */
 export function isWide(format: CodeFormat, variant: Variant): boolean {
   return format.wide === true || variant.dot === 'simd';
+}
+
+/**
+ * What finished sums are multiplied with: activations in blocks of 32 come with a factor, and binary16 scales are read
+ * without correcting their exponents (`layout.ts`).
+ */
+export function resultScale(format: CodeFormat): number {
+  if (format.inputs === 256 || format.scale === 'f32') return 1;
+  return 1 / (ACTIVATION_SCALE * (format.scale === 'f16' ? HALF_SCALE : 1));
+}
+
+/** The same for the scales of activations under f32 scales, which may be so large that the factor cannot wait. */
+export function inputScale(format: CodeFormat): number {
+  if (format.inputs === 256 || format.scale !== 'f32') return 1;
+  return Math.fround(1 / ACTIVATION_SCALE / (format.book?.multiple ?? 1));
 }
 
 const INT16_MAX = 32_767;

@@ -63,9 +63,11 @@ const PIECES = Object.fromEntries(
   ]),
 ) as unknown as Readonly<Record<CodeFormat['bits'], readonly (readonly Piece[])[]>>;
 
-/** Whether the second 16 columns of a pair lie behind the first ones, in vectors of their own. */
-export function halvesAlike({ bits }: CodeFormat): boolean {
-  return bits % 2 === 0;
+/** Steps with vectors of their own, after which the next ones are laid out alike. */
+export function stepsAlike({ bits }: CodeFormat): 1 | 2 | 4 | 8 {
+  if (bits === 8) return 1;
+  if (bits === 4) return 2;
+  return bits % 2 === 0 ? 4 : PAIR_STEPS;
 }
 
 const shifted = (v: V128, left: number): V128 => (left > 0 ? i16x8.shl(v, left) : left < 0 ? i16x8.shrU(v, -left) : v);
@@ -74,7 +76,9 @@ const shifted = (v: V128, left: number): V128 => (left > 0 ? i16x8.shl(v, left) 
 export interface CodeReader {
   /** Forgets the vectors of the previous pair. */
   startPair(): void;
-  /** Values plus offset of one step of a quad, a byte each; `at` points `offset` bytes in front of the pair. */
+  /** The codes of one step of a quad, a byte each; `at` points `offset` bytes in front of the pair. */
+  codes(quad: number, step: number, at: I32, offset: number): V128;
+  /** The same as values plus offset. */
   bytes(quad: number, step: number, at: I32, offset: number): V128;
   /** The values of columns 0 and 2 (`half` 0) or 1 and 3 of a step as 16-bit numbers; halves are asked for in order. */
   words(quad: number, step: number, half: number, at: I32, offset: number): V128;
@@ -84,13 +88,17 @@ export function codeReader(f: FunctionBuilder, format: CodeFormat, variant: Vari
   const pieces = PIECES[format.bits];
   const raw = Array.from({ length: QUADS }, (_, quad) => f.v128s(`raw${quad}_`, format.bits));
   const current = f.v128s('step', QUADS);
+  const upper = f.v128s('upper', format.book ? QUADS : 0);
   const loaded = new Set<Local<'v128'>>();
-  const table =
+  const tableOf = (shift: number) =>
     format.table && format.bits > 1
-      ? f.pooled.bytes(Array.from({ length: 16 }, (_, i) => (format.table![i] ?? 0) + (format.offset ?? 0)))
+      ? f.pooled.bytes(Array.from({ length: 16 }, (_, i) => ((format.table![i] ?? 0) + (format.offset ?? 0)) >> shift))
       : undefined;
+  const table = tableOf(0);
+  const upperTable = format.book && tableOf(8);
+  const lookUp = variant.dot === 'simd' ? i8x16.swizzle : i8x16.relaxedSwizzle;
   const spread = format.bits === 1 ? 1 : 0;
-  const bytes: CodeReader['bytes'] = (quad, step, at, offset) => {
+  const codes: CodeReader['codes'] = (quad, step, at, offset) => {
     let code: V128 | undefined;
     for (const p of pieces[step]!) {
       const v = raw[quad]![p.vector]!;
@@ -100,17 +108,32 @@ export function codeReader(f: FunctionBuilder, format: CodeFormat, variant: Vari
       const part = v128.and(shifted(v, to - p.from), f.pooled.i8x16(((1 << p.bits) - 1) << to));
       code = code ? v128.or(code, part) : part;
     }
-    if (!table) return code!;
-    return variant.dot === 'simd' ? i8x16.swizzle(table, code!) : i8x16.relaxedSwizzle(table, code!);
+    return code!;
+  };
+  const bytes: CodeReader['bytes'] = (quad, step, at, offset) => {
+    const code = codes(quad, step, at, offset);
+    return table ? lookUp(table, code) : code;
   };
   return {
     startPair: () => loaded.clear(),
+    codes,
     bytes,
     words(quad, step, half, at, offset) {
       if (format.bits === 8) {
-        return v128.load8x8S(at, offset + step * VECTOR_STRIDE + (half * QUADS + quad) * GROUP);
+        const from = offset + step * VECTOR_STRIDE + (half * QUADS + quad) * GROUP;
+        return format.offset === undefined ? v128.load8x8S(at, from) : v128.load8x8U(at, from);
       }
       const v = current[quad]!;
+      const high = upper[quad];
+      if (high) {
+        if (half === 0) {
+          high.set(codes(quad, step, at, offset));
+          v.set(lookUp(table!, high));
+          high.set(lookUp(upperTable!, high));
+          return v128.or(v128.and(v, f.pooled.i16x8(255)), i16x8.shl(high, 8));
+        }
+        return v128.or(i16x8.shrU(v, 8), v128.and(high, f.pooled.i16x8(-256)));
+      }
       if (half === 0) v.set(bytes(quad, step, at, offset));
       if (format.offset === undefined) return half ? i16x8.shrS(v, 8) : i16x8.shrS(i16x8.shl(v, 8), 8);
       return half ? i16x8.shrU(v, 8) : v128.and(v, f.pooled.i16x8(255));
@@ -152,7 +175,7 @@ export function storePair(
 
 /** The step of column `k` of a pair. */
 export function stepOf(format: CodeFormat, k: number): number {
-  return format.block === 32 ? 2 * ((k & 15) >> 2) + (k >> 4) : k >> 2;
+  return format.inputs !== 256 ? 2 * ((k & 15) >> 2) + (k >> 4) : k >> 2;
 }
 
 /** For twins: the bytes and bits of the code of `row` and column `k` (0 … 31) of the pair at byte `pair`. */
@@ -179,7 +202,7 @@ export function codeOf(m: Views, format: CodeFormat, pair: number, row: number, 
 
 /** The signed value that a code stands for. */
 export function decoded(format: CodeFormat, code: number): number {
-  if (format.bits === 8) return (code << 24) >> 24;
+  if (format.bits === 8) return format.offset === undefined ? (code << 24) >> 24 : code;
   return format.table ? format.table[code]! : code - (format.offset ?? 0);
 }
 

@@ -9,6 +9,7 @@ import { codeRepackKernel } from './kquantRepack.ts';
 import { q8_1ToQ8_0, rowRewriter } from './kquantRewrite.ts';
 import { plainStored, STORED_FORMATS, type StoredFormat } from './kquantStored.ts';
 import { codeTileKernel } from './kquantTile.ts';
+import { BLOCK32_ACTIVATIONS } from './quantize.ts';
 
 const perBlock256 = (kind: SuperActivation): Activation => {
   const kernel = kind === 'k8' ? quantizeK8 : quantizeK16;
@@ -24,16 +25,10 @@ const perBlock256 = (kind: SuperActivation): Activation => {
 /** Activations in blocks of 256 columns, for every format with such blocks. */
 export const SUPER_ACTIVATIONS = { k8: perBlock256('k8'), k16: perBlock256('k16') } as const;
 
-/** The activations of formats with blocks of 32 columns, by width. */
-export interface Block32Activations {
-  readonly i8: Activation;
-  readonly i16: Activation;
-}
-
-function activationOf(format: CodeFormat, variant: Variant, block32: Block32Activations): Activation {
+function activationOf(format: CodeFormat, variant: Variant): Activation {
   const wide = isWide(format, variant);
-  if (format.block === 256) return wide ? SUPER_ACTIVATIONS.k16 : SUPER_ACTIVATIONS.k8;
-  return wide ? block32.i16 : block32.i8;
+  if (format.inputs === 256) return wide ? SUPER_ACTIVATIONS.k16 : SUPER_ACTIVATIONS.k8;
+  return wide ? BLOCK32_ACTIVATIONS.i16 : BLOCK32_ACTIVATIONS.i8;
 }
 
 /** Bytes of one group of 8 rows. */
@@ -41,16 +36,12 @@ export function groupBytesOf(format: CodeFormat, columns: number): number {
   return (columns / format.block) * codeOffsets(format).bytes;
 }
 
-function codeFamily(
-  name: StorageTypeName,
-  stored: StoredFormat,
-  block32: Block32Activations,
-  rewrite?: Family['rewrite'],
-): MakeFamily {
+/** The family of matrices in one of the layouts; `name` is what reports call it. */
+export function codeFamily(name: string, stored: StoredFormat, rewrite?: Family['rewrite']): MakeFamily {
   const { format } = stored;
   return (variant) => ({
     format: name,
-    activation: activationOf(format, variant, block32),
+    activation: activationOf(format, variant),
     groupBytes: (columns) => groupBytesOf(format, columns),
     repack: codeRepackKernel(stored, name),
     gather: codeGatherKernel(format),
@@ -63,7 +54,7 @@ function codeFamily(
  * A section whose rows are rewritten on the way in. `blockSize` columns of the result occupy `blockBytes` bytes. The name
  * of its type stays that of the checkpoint.
  */
-function rewritten(
+export function rewritten(
   raw: RawSection,
   columns: number,
   block: { readonly blockSize: number; readonly blockBytes: number },
@@ -91,13 +82,10 @@ const REWRITTEN = [
  * Families of the formats in `kquant.ts`. `q8_0` makes the family that multiplies Q8_1 matrices, whose blocks differ by a
  * field that is not needed.
  */
-export function codeFamilies(
-  block32: Block32Activations,
-  q8_0: MakeFamily,
-): readonly (readonly [StorageTypeName, MakeFamily])[] {
+export function codeFamilies(q8_0: MakeFamily): readonly (readonly [StorageTypeName, MakeFamily])[] {
   const direct = Object.entries(STORED_FORMATS).map(([name, stored]) => {
     const type = name as keyof typeof STORED_FORMATS;
-    return [type, codeFamily(type, stored, block32)] as const;
+    return [type, codeFamily(type, stored)] as const;
   });
   const others = REWRITTEN.map((name) => {
     const make: MakeFamily = (variant) => {
@@ -105,7 +93,7 @@ export function codeFamilies(
       const stored = plainStored(rewriter.format);
       const block = { blockSize: rewriter.format.block, blockBytes: stored.bytes };
       const rewrite: Family['rewrite'] = (raw, columns) => rewritten(raw, columns, block, rewriter.rewrite);
-      return codeFamily(name, stored, block32, rewrite)(variant);
+      return codeFamily(name, stored, rewrite)(variant);
     };
     return [name, make] as const;
   });

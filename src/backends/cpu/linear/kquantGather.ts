@@ -5,7 +5,7 @@ import { f32, f32x4, i8x16, i16x8, i32, i32x4, v128 } from '../wasm/ops.ts';
 import { GATHER_FIELDS } from './gather.ts';
 import { type CodeFormat, codeOffsets, PAIR } from './kquant.ts';
 import { codeReader, stepOf, VECTOR_STRIDE } from './kquantCodes.ts';
-import { runMinimumOf, runScaleOf, scaleOf, signedOf } from './kquantTwin.ts';
+import { numberOf, runMinimumOf, runScaleOf, scaleOf } from './kquantTwin.ts';
 import { GROUP } from './layout.ts';
 
 /** `y[i] = W[ids[i]]` as floats, for the ids that fall into the section; the arguments are those of `gather.ts`. */
@@ -58,7 +58,21 @@ export function codeGatherKernel(format: CodeFormat) {
         const ofRow = i32.add(i32.add(block, i32.shl(row, 1)), i32.and(run, 1));
         return i32.add(ofRow, i32.shl(i32.shrU(run, 1), 4));
       };
-      /** The four values of the row in a step, as integers. */
+      /** The numbers of a book for the codes of the row in a step: from four tables of their bytes. */
+      const numbers = (step: number, book: Float32Array): V128 => {
+        bytes.set(i8x16.swizzle(reader.codes(0, step, ofCodes, offsets.codes), pick));
+        bytes.set(i8x16.shuffle(bytes, bytes, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]));
+        const ofBook = new Uint8Array(book.buffer, book.byteOffset, book.byteLength);
+        return [0, 1, 2, 3]
+          .map((i): V128 => {
+            const plane = f.pooled.bytes(Array.from(book, (_, code) => ofBook[4 * code + i]!));
+            return v128.and(i8x16.swizzle(plane, bytes), f.pooled.i32x4((0xff << (8 * i)) | 0));
+          })
+          .reduce((a, b) => v128.or(a, b));
+      };
+      /** The four values of the row in a step. */
+      const values = (step: number): V128 =>
+        format.book ? numbers(step, format.book.numbers) : f32x4.convertI32x4S(integers(step));
       const integers = (step: number): V128 => {
         if (format.bits === 8) {
           const at = offsets.codes + step * VECTOR_STRIDE;
@@ -67,8 +81,8 @@ export function codeGatherKernel(format: CodeFormat) {
           bytes.set(i8x16.shuffle(bytes, bytes, [0, 2, 1, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
         } else bytes.set(i8x16.swizzle(reader.bytes(0, step, ofCodes, offsets.codes), pick));
         if (format.offset === undefined) return i32x4.extendLowI16x8S(i16x8.extendLowI8x16S(bytes));
-        const values = i32x4.extendLowI16x8U(i16x8.extendLowI8x16U(bytes));
-        return format.offset ? i32x4.sub(values, f.pooled.i32x4(format.offset)) : values;
+        const unsigned = i32x4.extendLowI16x8U(i16x8.extendLowI8x16U(bytes));
+        return format.offset ? i32x4.sub(unsigned, f.pooled.i32x4(format.offset)) : unsigned;
       };
       const emitPair = () => {
         reader.startPair();
@@ -78,7 +92,7 @@ export function codeGatherKernel(format: CodeFormat) {
           if (format.scalePerHalf && column % 16 === 0) {
             scale.set(f32x4.splat(loadScale((column >> 4) * offsets.second)));
           }
-          const value = f32x4.mul(f32x4.convertI32x4S(integers(stepOf(format, column))), scale);
+          const value = f32x4.mul(values(stepOf(format, column)), scale);
           f.v128Store(target, format.minimum ? f32x4.add(value, minimum) : value, 4 * column);
         }
         target.inc(PAIR * 4);
@@ -107,6 +121,7 @@ export function codeGatherKernel(format: CodeFormat) {
               d.set(loadScale(0));
               if (format.minimum) dm.set(loadScale(offsets.second));
               scale.set(f32x4.splat(d));
+              if (format.minimum === 'bias') minimum.set(f32x4.splat(dm));
               if (pairs === 1) emitPair();
               else {
                 f.for(pair, 0, pairs, 1, () => {
@@ -134,13 +149,13 @@ export function codeGatherKernel(format: CodeFormat) {
         for (let b = 0; b < blocks; b++) {
           const block = (a.w >>> 0) + (Math.floor(id / GROUP) * blocks + b) * offsets.bytes;
           for (let k = 0; k < format.block; k++) {
-            const d = scaleOf(m, format, block, row, format.scalePerHalf && k >= 16);
+            const d = scaleOf(m, format, block, row, format.scalePerHalf && k % PAIR >= 16);
             const run = format.run ? Math.floor(k / format.run) : 0;
             const scale = format.run ? Math.fround(d * runScaleOf(m, format, block, row, run)) : d;
             const minimum = format.minimum
               ? Math.fround(scaleOf(m, format, block, row, true) * runMinimumOf(m, format, block, row, run))
               : 0;
-            const value = Math.fround(signedOf(m, format, block, row, k) * scale);
+            const value = Math.fround(numberOf(m, format, block, row, k) * scale);
             m.f32[(a.y >>> 2) + i * a.columns + b * format.block + k] = value + minimum;
           }
         }

@@ -1,9 +1,9 @@
 import type { KernelContext } from '../kernel.ts';
 import type { V128 } from '../wasm/expr.ts';
 import type { FunctionBuilder, Local } from '../wasm/function.ts';
-import { i16x8, i32x4, v128 } from '../wasm/ops.ts';
-import { type CodeFormat, isWide, PAIR, PAIR_STEPS, sumsOf } from './kquant.ts';
-import { codeReader, halvesAlike, wordsPerStep } from './kquantCodes.ts';
+import { i16x8, i32, i32x4, v128 } from '../wasm/ops.ts';
+import { type CodeFormat, codeOffsets, isWide, PAIR, PAIR_STEPS, sumsOf } from './kquant.ts';
+import { codeReader, stepsAlike, wordsPerStep } from './kquantCodes.ts';
 import { QUADS } from './layout.ts';
 
 /** One vector per token and quad of rows. */
@@ -29,20 +29,21 @@ export interface PairEmitter {
   /** What `emit` multiplies: a pair, or the half of one. */
   readonly columns: number;
   /**
-   * Products of the codes of `columns` columns, which start `offset` bytes behind `pw`, and the activations at `px`, which then
-   * moves on. `useSums` is called with every sum of some steps, as soon as it is complete. Where sums are corrected, `pc`
-   * points to their sums of activations (`SUM_WORDS.halvesOf16`).
+   * Products of the codes of `columns` columns at `pw` and the activations at `px`; both then move on. `useSums` is called
+   * with every sum of some steps, as soon as it is complete. Where sums are corrected, `pc` points to their sums of
+   * activations (`SUM_WORDS.halvesOf16`).
    */
   emit(
-    at: { readonly pw: Local<'i32'>; readonly offset: number; readonly px: Local<'i32'>; readonly pc: Local<'i32'> },
+    at: { readonly pw: Local<'i32'>; readonly px: Local<'i32'>; readonly pc: Local<'i32'> },
     useSums: (sums: Tile, lastStep: number) => void,
   ): void;
 }
 
 /**
- * The columns are written out without a loop: 8 steps × 2 quads × `n` tokens, or 4 steps where the halves of a pair are
- * decoded in the same way and have sums of their own. Engines keep the sums in registers, and nothing of the decoding has
- * to be carried from step to step; but the longer the code, the more of it some engines move to where registers run out.
+ * With activations per 256 columns, the columns are written out without a loop: 8 steps × 2 quads × `n` tokens, or 4 steps
+ * where the halves of a pair are decoded in the same way and have sums of their own. Engines keep the sums in registers,
+ * and nothing of the decoding has to be carried from step to step; but the longer the code, the more of it some engines
+ * move to where registers run out. The others loop over steps that are decoded in the same way.
  */
 export function pairEmitter(f: FunctionBuilder, format: CodeFormat, n: number, ctx: KernelContext): PairEmitter {
   const { dot } = ctx.variant;
@@ -52,7 +53,8 @@ export function pairEmitter(f: FunctionBuilder, format: CodeFormat, n: number, c
     ? sumsOf(format)
     : { steps: format.run === 16 || format.scalePerHalf ? 4 : PAIR_STEPS, corrected: false };
   const words = wordsPerStep(wide);
-  const parts = format.block === 256 && steps <= PAIR_STEPS / 2 && format.run !== PAIR && halvesAlike(format) ? 2 : 1;
+  const parts =
+    format.inputs === 256 && steps <= PAIR_STEPS / 2 && format.run !== PAIR && stepsAlike(format) < PAIR_STEPS ? 2 : 1;
   const reader = codeReader(f, format, ctx.variant);
   const sums = tileLocals(f, 'products', n);
   const codes = f.v128s('codes', QUADS);
@@ -62,6 +64,11 @@ export function pairEmitter(f: FunctionBuilder, format: CodeFormat, n: number, c
   const order = Array.from({ length: PAIR_STEPS / parts }, (_, i) =>
     format.scalePerHalf ? 2 * (i & 3) + (i >> 2) : i,
   );
+  const pairBytes = codeOffsets(format).pair;
+  // Steps written out, and how often.
+  const unit = format.inputs === 256 || format.scalePerHalf ? order.length : stepsAlike(format);
+  const turns = Math.max(1, Math.min(steps, order.length) / unit);
+  const end = f.i32('endOfSteps');
 
   const multiply = (w: V128, sum: V128 | undefined): V128 => {
     if (wide) return sum ? i32x4.add(sum, i32x4.dotI16x8S(x, w)) : i32x4.dotI16x8S(x, w);
@@ -74,13 +81,18 @@ export function pairEmitter(f: FunctionBuilder, format: CodeFormat, n: number, c
     narrow,
     corrected,
     columns: PAIR / parts,
-    emit({ pw, offset, px, pc }, useSums) {
-      reader.startPair();
-      order.forEach((step, i) => {
+    emit({ pw, px, pc }, useSums) {
+      const multiplySteps = (from: number, afresh: boolean) => {
+        reader.startPair();
+        for (let i = 0; i < unit; i++) multiplyStep(order[i]!, from + i, i % steps === 0 && afresh);
+        pw.inc((pairBytes / PAIR_STEPS) * unit);
+        px.inc(unit * words * n * 4);
+      };
+      const multiplyStep = (step: number, i: number, afresh: boolean) => {
         for (let half = 0; half < words; half++) {
-          const first = i % steps === 0 && half === 0;
+          const first = afresh && half === 0;
           codes.forEach((w, quad) => {
-            w.set(wide ? reader.words(quad, step, half, pw, offset) : reader.bytes(quad, step, pw, offset));
+            w.set(wide ? reader.words(quad, step, half, pw, 0) : reader.bytes(quad, step, pw, 0));
           });
           sums.forEach((row, t) => {
             x.set(v128.load32Splat(px, ((step * words + half) * n + t) * 4));
@@ -93,9 +105,15 @@ export function pairEmitter(f: FunctionBuilder, format: CodeFormat, n: number, c
             });
           });
         }
-        if ((i + 1) % steps === 0) useSums(sums, step);
-      });
-      px.inc(order.length * words * n * 4);
+        if (turns === 1 && (i + 1) % steps === 0) useSums(sums, step);
+      };
+      for (let i = 0; i < order.length; i += unit * turns) {
+        if (turns > 1) end.set(i32.add(pw, (pairBytes / PAIR_STEPS) * unit * turns));
+        multiplySteps(i, true);
+        if (turns === 1) continue;
+        f.doWhile(() => multiplySteps(i, false), i32.ltU(pw, end));
+        useSums(sums, i + unit * turns - 1);
+      }
     },
   };
 }

@@ -157,7 +157,7 @@ function repackCodes(
       transpose(f, codes, steps);
     }
     const [low, high] = chunks;
-    const inOrder = format.block === 32 ? low.flatMap((v, i) => [v, high[i]!]) : [...low, ...high];
+    const inOrder = format.inputs !== 256 ? low.flatMap((v, i) => [v, high[i]!]) : [...low, ...high];
     storePair(f, format, inOrder, place, offsets.codes + pair * offsets.pair);
   }
 }

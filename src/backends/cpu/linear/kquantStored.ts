@@ -121,12 +121,13 @@ export const STORED_FORMATS = {
 
 /**
  * The intermediate form that other types are rewritten to (`kquantRewrite.ts`): the scale as in the layout, one for each
- * half if it has two, one byte per run, and the codes as bytes.
+ * half if it has two, the bias, one byte per run, and the codes as bytes.
  */
 export function plainStored(format: CodeFormat): StoredFormat {
   const width = format.scale === 'f32' ? 4 : 2;
-  const second = format.scalePerHalf ? { second: width } : {};
-  const scales = width * (format.scalePerHalf ? 2 : 1);
+  const two = format.scalePerHalf || format.minimum === 'bias';
+  const second = two ? { second: width } : {};
+  const scales = width * (two ? 2 : 1);
   const runs = format.run ? format.block / format.run : 0;
   const codes = scales + runs;
   return {

@@ -4,26 +4,17 @@ import type { FunctionBuilder, Local } from '../wasm/function.ts';
 import { f32x4, i8x16, i16x8, i32, i32x4, v128 } from '../wasm/ops.ts';
 import { halves, SIGN_AND_REST } from './block32.ts';
 import { defineTileKernel, type TileKernel, type TilePointers } from './driver.ts';
-import { type CodeFormat, type CodeOffsets, codeOffsets, PAIR } from './kquant.ts';
+import { type CodeFormat, type CodeOffsets, codeOffsets, inputScale, PAIR, resultScale } from './kquant.ts';
 import { SUM_BYTES, SUM_WORDS } from './kquantActivations.ts';
 import { forEachOf, pairEmitter, type Tile, tileLocals } from './kquantPair.ts';
 import { blockSumTwin } from './kquantTwin.ts';
-import { ACTIVATION_SCALE, GROUP, HALF_SCALE, QUADS } from './layout.ts';
+import { GROUP, QUADS } from './layout.ts';
 
 /** Shuffles that pair the 16-bit lanes of two vectors: for the first quad, for the second. */
 const PAIR_UP = [
   [0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23],
   [8, 9, 24, 25, 10, 11, 26, 27, 12, 13, 28, 29, 14, 15, 30, 31],
 ] as const;
-
-/**
- * What finished sums are multiplied with: activations in blocks of 32 come with a factor, and binary16 scales are read
- * without correcting their exponents (`layout.ts`).
- */
-export function resultScale(format: CodeFormat): number {
-  if (format.block === 256) return 1;
-  return 1 / (ACTIVATION_SCALE * (format.scale === 'f16' ? HALF_SCALE : 1));
-}
 
 /** The tile kernel of a format. */
 export function codeTileKernel(format: CodeFormat, n: number): TileKernel {
@@ -50,7 +41,7 @@ function emitTile(f: FunctionBuilder, format: CodeFormat, n: number, p: TilePoin
   forEachOf(sums, (sum) => {
     sum.set(v128.zero());
   });
-  const emitBlock = format.block === 32 ? block32(f, format, n, p, ctx, sums) : block256(f, format, n, p, ctx, sums);
+  const emitBlock = (format.inputs === 256 ? block256 : blockOf32s)(f, format, n, p, ctx, sums);
   f.doWhile(emitBlock, i32.ltU(p.pw, p.end));
   const scale = resultScale(format);
   if (scale !== 1) {
@@ -87,17 +78,17 @@ function loadScales(
   }
 }
 
-/** `sums += integers · scale · d` */
+/** `sums += integers · scale · d`, where `loadInput` gives `d` of a token. */
 function addScaled(
   integers: Tile,
   scales: readonly Local<'v128'>[],
-  pd: Local<'i32'>,
+  loadInput: (token: number) => V128,
   x: Local<'v128'>,
   ctx: KernelContext,
   sums: Tile,
 ): void {
   integers.forEach((row, t) => {
-    x.set(v128.load32Splat(pd, 4 * t));
+    x.set(loadInput(t));
     row.forEach((total, quad) => {
       const sum = sums[t]![quad]!;
       sum.set(ctx.madd(f32x4.convertI32x4S(total), f32x4.mul(scales[quad]!, x), sum));
@@ -164,7 +155,7 @@ const block256: EmitBlock = (f, format, n, p, ctx, sums) => {
     f.doWhile(
       () => {
         let loaded = -1;
-        pair.emit({ pw: p.pw, offset: 0, px: p.px, pc }, (products, lastStep) => {
+        pair.emit({ pw: p.pw, px: p.px, pc }, (products, lastStep) => {
           const run = Math.floor(lastStep / stepsPerRun);
           if (format.run && run !== loaded) loadRunScales(run);
           loaded = run;
@@ -173,18 +164,18 @@ const block256: EmitBlock = (f, format, n, p, ctx, sums) => {
             total.set(i32x4.add(total, widen(sum, quad)));
           });
         });
-        p.pw.inc((offsets.pair / PAIR) * pair.columns);
         if (format.run) ofRuns.inc((pair.columns / format.run) * GROUP);
         if (pair.corrected) pc.inc((pair.columns / 16) * 4 * n);
       },
       i32.ltU(p.pw, endOfBlock),
     );
+    const loadInput = (t: number) => v128.load32Splat(p.pd, 4 * t);
     loadScales(f, format.scale, block, 0, scales, constants);
-    addScaled(totals, scales, p.pd, x, ctx, sums);
+    addScaled(totals, scales, loadInput, x, ctx, sums);
     if (format.minimum) {
       sumOfRuns(f, format, offsets, n, block, p.ps, totals);
       loadScales(f, format.scale, block, offsets.second, scales, constants);
-      addScaled(totals, scales, p.pd, x, ctx, sums);
+      addScaled(totals, scales, loadInput, x, ctx, sums);
     }
     p.pd.inc(4 * n);
     p.ps.inc(SUM_BYTES * n);
@@ -231,8 +222,8 @@ function sumOfRuns(
   }
 }
 
-/** Blocks of 32 columns, a float scale each; NVFP4 has one for each half. */
-const block32: EmitBlock = (f, format, n, p, ctx, sums) => {
+/** Blocks under a float scale, or with one for each half of 16 columns, and activations in blocks of 32 columns. */
+const blockOf32s: EmitBlock = (f, format, n, p, ctx, sums) => {
   const offsets = codeOffsets(format);
   const constants = n <= 2 ? f.pooled : f.inMemory;
   const pair = pairEmitter(f, format, n, ctx);
@@ -240,12 +231,19 @@ const block32: EmitBlock = (f, format, n, p, ctx, sums) => {
   const scales = f.v128s('scale', QUADS);
   const x = f.v128('x');
   const offset = f.v128('offset');
-  return () => {
+  const block = f.i32('block');
+  const endOfBlock = f.i32('endOfBlock');
+  const factor = inputScale(format);
+  const load = (at: Local<'i32'>) => (t: number) => {
+    const loaded = v128.load32Splat(at, 4 * t);
+    return factor === 1 ? loaded : f32x4.mul(loaded, constants.f32x4(factor));
+  };
+  const emitPair = () => {
     let first = true;
-    pair.emit({ pw: p.pw, offset: offsets.codes, px: p.px, pc: p.ps }, (products, lastStep) => {
+    pair.emit({ pw: p.pw, px: p.px, pc: p.ps }, (products, lastStep) => {
       if (format.scalePerHalf) {
-        loadScales(f, format.scale, p.pw, (lastStep & 1) * offsets.second, scales, constants);
-        addScaled(products, scales, p.pd, x, ctx, sums);
+        loadScales(f, format.scale, block, (lastStep & 1) * offsets.second, scales, constants);
+        addScaled(products, scales, load(p.pd), x, ctx, sums);
         return;
       }
       forEachOf(products, (sum, t, quad) => {
@@ -256,12 +254,12 @@ const block32: EmitBlock = (f, format, n, p, ctx, sums) => {
       first = false;
     });
     if (!format.scalePerHalf) {
-      loadScales(f, format.scale, p.pw, 0, scales, constants);
-      if (format.offset === undefined) addScaled(totals, scales, p.pd, x, ctx, sums);
+      loadScales(f, format.scale, block, 0, scales, constants);
+      if (!format.offset) addScaled(totals, scales, load(p.pd), x, ctx, sums);
       else {
         totals.forEach((row, t) => {
-          x.set(v128.load32Splat(p.pd, 4 * t));
-          offset.set(f32x4.mul(v128.load32Splat(p.ps, 4 * t), constants.f32x4(-format.offset!)));
+          x.set(load(p.pd)(t));
+          offset.set(f32x4.mul(load(p.ps)(t), constants.f32x4(-format.offset!)));
           row.forEach((total, quad) => {
             const sum = sums[t]![quad]!;
             const centred = ctx.madd(f32x4.convertI32x4S(total), x, offset);
@@ -269,9 +267,26 @@ const block32: EmitBlock = (f, format, n, p, ctx, sums) => {
           });
         });
       }
+      if (format.minimum) {
+        loadScales(f, format.scale, block, offsets.second, scales, constants);
+        sums.forEach((row, t) => {
+          x.set(load(p.ps)(t));
+          row.forEach((sum, quad) => {
+            sum.set(ctx.madd(scales[quad]!, x, sum));
+          });
+        });
+      }
     }
-    p.pw.inc(offsets.bytes);
     p.pd.inc(4 * n);
     p.ps.inc(4 * n);
+  };
+  return () => {
+    block.set(p.pw);
+    p.pw.inc(offsets.codes);
+    if (format.block === PAIR) emitPair();
+    else {
+      endOfBlock.set(i32.add(block, offsets.bytes));
+      f.doWhile(emitPair, i32.ltU(p.pw, endOfBlock));
+    }
   };
 };

@@ -1,6 +1,6 @@
 import { bf16ToF32, f16ToF32 } from '../../../core/dtype.ts';
 import type { Views } from '../kernel.ts';
-import { type CodeFormat, codeOffsets, PAIR, PAIR_STEPS } from './kquant.ts';
+import { type CodeFormat, codeOffsets, inputScale, PAIR, PAIR_STEPS } from './kquant.ts';
 import { SUM_BYTES, SUM_WORDS } from './kquantActivations.ts';
 import { codeOf, decoded, stepOf } from './kquantCodes.ts';
 import { GROUP, HALF_SCALE } from './layout.ts';
@@ -22,15 +22,21 @@ export function runScaleOf(m: Views, format: CodeFormat, block: number, row: num
 
 export function runMinimumOf(m: Views, format: CodeFormat, block: number, row: number, run: number): number {
   const { scales, minima } = codeOffsets(format);
+  if (format.minimum === 'bias') return 1;
   if (format.minimum === 'nibbles') return m.u8[block + scales + run * GROUP + row]! >> 4;
   return m.u8[block + minima + (run >> 1) * 2 * GROUP + row * 2 + (run & 1)]!;
 }
 
-/** The signed value of a code. */
-export function signedOf(m: Views, format: CodeFormat, block: number, row: number, k: number): number {
+function codeAt(m: Views, format: CodeFormat, block: number, row: number, k: number): number {
   const { codes, pair } = codeOffsets(format);
   const at = block + codes + Math.floor(k / PAIR) * pair;
-  return decoded(format, codeOf(m, format, at, row, k % PAIR));
+  return codeOf(m, format, at, row, k % PAIR);
+}
+
+/** The number that a code stands for, without scale. */
+export function numberOf(m: Views, format: CodeFormat, block: number, row: number, k: number): number {
+  const code = codeAt(m, format, block, row, k);
+  return format.book ? format.book.numbers[code]! : decoded(format, code);
 }
 
 /** Activations of one tile of `n` tokens, `k16` or `i16`: block and token counted from the first tile. */
@@ -58,18 +64,17 @@ export function blockSumTwin(
   a: ActivationsAt,
   sum: number,
 ): number {
-  const pair = a.block * a.n + a.token;
-  const xd = m.f32[(a.d >>> 2) + pair]!;
-  const dot = (first: number, count: number): number => {
+  /** Over the values of some columns; `plus` is added to each of them. */
+  const dot = (first: number, count: number, plus = 0): number => {
     let total = 0;
     for (let k = first; k < first + count; k++) {
-      total += signedOf(m, format, block, row, k) * activationOf(m, format, a, k);
+      total += (decoded(format, codeAt(m, format, block, row, k)) + plus) * activationOf(m, format, a, k);
     }
     return total;
   };
-  const raw = format.scale === 'f16' ? HALF_SCALE : 1;
-  const scaled = (integers: number, scale: number) => f(f(integers) * f(scale * xd));
-  if (format.block === 256) {
+  if (format.inputs === 256) {
+    const xd = m.f32[(a.d >>> 2) + a.block * a.n + a.token]!;
+    const scaled = (integers: number, scale: number) => f(f(integers) * f(scale * xd));
     const run = format.run ?? 256;
     let total = 0;
     let minima = 0;
@@ -84,19 +89,27 @@ export function blockSumTwin(
     if (format.minimum) sum = f(sum + scaled(minima, scaleOf(m, format, block, row, true)));
     return sum;
   }
-  if (format.scalePerHalf) {
-    for (const half of [0, 1]) {
-      sum = f(sum + scaled(dot(16 * half, 16), scaleOf(m, format, block, row, half === 1)));
+  const scale = scaleOf(m, format, block, row) * (format.scale === 'f16' ? HALF_SCALE : 1);
+  const factor = inputScale(format);
+  const pairs = format.block / PAIR;
+  for (let i = 0; i < pairs; i++) {
+    const at = (a.block * pairs + i) * a.n + a.token;
+    const xd = f(m.f32[(a.d >>> 2) + at]! * factor);
+    const xs = f(m.f32[(a.s >>> 2) + at]! * factor);
+    const scaled = (integers: number, by: number) => f(f(integers) * f(by * xd));
+    const k = PAIR * i;
+    if (format.scalePerHalf) {
+      sum = f(sum + scaled(dot(k, 16), scale));
+      sum = f(sum + scaled(dot(k + 16, 16), scaleOf(m, format, block, row, true)));
+      continue;
     }
-    return sum;
+    if (!format.offset) sum = f(sum + scaled(dot(k, PAIR), scale));
+    else {
+      // The kernel multiplies values plus offset, and takes the offset back with the sum of the activations.
+      const centred = f(f(f(dot(k, PAIR, format.offset)) * xd) + f(xs * -format.offset));
+      sum = f(sum + f(centred * scale));
+    }
+    if (format.minimum) sum = f(sum + f(scaleOf(m, format, block, row, true) * xs));
   }
-  const scale = scaleOf(m, format, block, row) * raw;
-  if (format.offset === undefined) return f(sum + scaled(dot(0, 32), scale));
-  // The kernel multiplies values plus offset, and takes the offset back with the sum of the activations.
-  let unsigned = 0;
-  for (let k = 0; k < 32; k++) {
-    unsigned += (signedOf(m, format, block, row, k) + format.offset) * activationOf(m, format, a, k);
-  }
-  const centred = f(f(f(unsigned) * xd) + f(m.f32[(a.s >>> 2) + pair]! * -format.offset));
-  return f(sum + f(centred * scale));
+  return sum;
 }

@@ -1,6 +1,7 @@
 import { defineKernel, type KernelContext, split, splitRange } from '../kernel.ts';
 import type { FunctionBuilder, Local } from '../wasm/function.ts';
 import { f32, f32x4, i8x16, i16x8, i32, i32x4, v128 } from '../wasm/ops.ts';
+import type { Activation } from './family.ts';
 import { ACTIVATION_BYTES, ACTIVATION_SCALE, BLOCK, PAIRS, STEPS, TILE } from './layout.ts';
 import { largestOf, magnitude, peakOf, toInteger, toIntegers } from './rounding.ts';
 
@@ -181,3 +182,17 @@ function pairsOf(f: FunctionBuilder, values: readonly Local<'v128'>[]): Local<'v
 
 export const quantizeI8 = quantizer('i8');
 export const quantizeI16 = quantizer('i16');
+
+const perBlock32 = (kind: 'i8' | 'i16'): Activation => {
+  const kernel = kind === 'i8' ? quantizeI8 : quantizeI16;
+  return {
+    name: kind,
+    kernel,
+    direct: false,
+    codeBytes: (columns) => ACTIVATION_BYTES[kind] * columns,
+    scaleBytes: (columns) => (columns / BLOCK) * 4,
+    sumBytes: (columns) => (columns / BLOCK) * 4,
+  };
+};
+/** Activations in blocks of 32 columns, for every format with such blocks. */
+export const BLOCK32_ACTIVATIONS = { i8: perBlock32('i8'), i16: perBlock32('i16') } as const;
