@@ -23,7 +23,7 @@ const cpu = (name: string, runs: number, options: Parameters<typeof createCpuBac
   create: () => createCpuBackend(options),
   nmse: (op, detail) => {
     // Activations and 16-bit caches are rounded there.
-    if (/linear/.test(op) && /Q|experts/.test(detail)) return 5e-4;
+    if (/linear/.test(op) && /Q|NF4|experts/.test(detail)) return 5e-4;
     if (op === 'linearExperts') return 5e-4;
     return op === 'attention' && detail.includes('f16') ? 1e-5 : undefined;
   },

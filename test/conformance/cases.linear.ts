@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import type { StorageTypeName } from '../../src/core/dtype.ts';
+import { type StorageTypeName, storageType } from '../../src/core/dtype.ts';
 import * as ops from '../../src/core/ops.ts';
 import { type Case, define, rows, some } from './case.ts';
 import type { WeightSpec } from './environment.ts';
@@ -15,8 +15,14 @@ const types: readonly StorageTypeName[] = [
   'Q8_0',
   'Q4_K',
   'Q6_K',
+  'IQ4_XS',
+  'AFQ3_G32',
+  'AFQ4',
+  'AFQ8_G128',
+  'F8Q8',
+  'NF4',
 ];
-const block = (type: StorageTypeName) => (type.endsWith('_K') ? 256 : type.startsWith('Q') ? 32 : 1);
+const block = (type: StorageTypeName) => storageType(type).blockSize;
 const features = fc.integer({ min: 1, max: 40 });
 const blocks = fc.integer({ min: 1, max: 5 });
 const of = (type: StorageTypeName, p: { features: number; blocks: number }): readonly WeightSpec[] => [

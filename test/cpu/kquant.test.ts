@@ -1,11 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import type { Variant } from '../../src/backends/cpu/kernel.ts';
 import { FAMILIES } from '../../src/backends/cpu/linear/families.ts';
+import { groupedFamilies } from '../../src/backends/cpu/linear/groupedFamilies.ts';
 import { CODE_FORMATS, codeOffsets } from '../../src/backends/cpu/linear/kquant.ts';
 import { codeFamilies } from '../../src/backends/cpu/linear/kquantFamilies.ts';
 import { groupsOf } from '../../src/backends/cpu/linear/layout.ts';
-import { STORAGE_TYPES, type StorageTypeName, storageType } from '../../src/core/dtype.ts';
-import { dequantize } from '../../src/quant/index.ts';
+import { rowBytes, STORAGE_TYPES, type StorageType, storageType } from '../../src/core/dtype.ts';
+import { type GroupCode, groupedType } from '../../src/core/grouped.ts';
+import { dequantizeInto } from '../../src/quant/index.ts';
 import { floats, multiply, roundedInputs, setupsOf } from './kquantSupport.ts';
 import { enableRelaxedSimd, SIMD } from './support.ts';
 
@@ -17,13 +19,37 @@ const RELAXED: readonly Variant[] = [
   // The 32-bit dot product of Node 20 gives wrong results.
   ...(process.versions.node.startsWith('20.') ? [] : [{ fma: false, dot: 'i32' } as const]),
 ];
-const TYPES = codeFamilies(FAMILIES.get('Q8_0')!).map(([name]) => name);
-
-/** Two blocks, so that the loop over them is seen. */
-const columnsOf = (name: StorageTypeName) => Math.max(96, 2 * storageType(name).blockSize);
+/** Types of blocks, two to a row, so that the loop over them is seen. */
+const BLOCKS = [...codeFamilies(FAMILIES.get('Q8_0')!), ...groupedFamilies()].map(([name]) => {
+  const type = storageType(name);
+  return [name, type, Math.max(96, 2 * type.blockSize)] as const;
+});
+const rowsOf = (name: string, code: GroupCode, group: number, bias: boolean, columns: number) =>
+  [name, groupedType({ label: name, code, group, bias, indexed: false }, columns), columns] as const;
+const TYPES: readonly (readonly [string, StorageType, number])[] = [
+  ...BLOCKS,
+  rowsOf('u4, groups of 128', 'u4', 128, true, 256),
+  rowsOf('u4, groups of 96', 'u4', 96, true, 192),
+  rowsOf('u4, one group', 'u4', 4096, true, 1536),
+  rowsOf('u8, groups of 64', 'u8', 64, true, 192),
+  rowsOf('i8, one group', 'i8', 160, false, 160),
+  rowsOf('i8, one large group', 'i8', 2048, false, 2048),
+  rowsOf('nf4, groups of 128', 'nf4', 128, false, 256),
+  rowsOf('fp4, groups of 32', 'fp4', 32, false, 96),
+  rowsOf('e2m1, groups of 32', 'e2m1', 32, false, 96),
+  rowsOf('e2m1, groups of 16', 'e2m1', 16, false, 96),
+];
 
 /** Float rounding of sums in which offsets and minima cancel, relative to the sum of the magnitudes. */
 const CANCELLATION = 1e-5;
+/** Numbers of this book are rounded to 12 bits. */
+const toleranceOf = (name: string) => (/nf4/i.test(name) ? 1e-3 : CANCELLATION);
+
+function decoded(type: StorageType, bytes: Uint8Array, columns: number): Float32Array {
+  const out = new Float32Array((bytes.length / rowBytes(type, columns)!) * columns);
+  dequantizeInto(type, bytes, 0, out, 0, out.length);
+  return out;
+}
 
 /** No `−0`: its sign carries no information. */
 const canonical = (x: ArrayLike<number>) => Array.from(x, (v) => v + 0);
@@ -53,9 +79,8 @@ it('blocks have the sizes that the table of the formats states', () => {
   });
 });
 
-describe.each(TYPES)('%s', (name) => {
-  const columns = columnsOf(name);
-  const setup = setupsOf(name);
+describe.each(TYPES)('%s', (name, type, columns) => {
+  const setup = setupsOf(type);
 
   it('repacks as its twin, whatever the number of threads', async () => {
     const s = await setup(SIMD, { rows: 20, columns, tokens: 1 });
@@ -73,7 +98,7 @@ describe.each(TYPES)('%s', (name) => {
   it('reads back the floats that the format defines', async () => {
     for (const weights of ['random', 'largest', 'zero'] as const) {
       const s = await setup(SIMD, { rows: 21, columns, tokens: 8, weights, seed: 4 });
-      const expected = dequantize(name, s.stored, columns);
+      const expected = decoded(type, s.stored, columns);
       const ids = [0, 20, 7, 8, 3, 3, 12, 5];
       s.b.views.i32.set(ids, s.at.x / 4);
       for (const how of ['wasm', 'twin'] as const) {
@@ -133,7 +158,7 @@ describe.each(TYPES)('%s', (name) => {
 
   it('is the product of the dequantized matrix and the rounded inputs, which are as near to the inputs as they can be', async () => {
     const s = await setup(SIMD, { rows: 16, columns, tokens: 6, seed: 9 });
-    const w = dequantize(name, s.stored, columns);
+    const w = decoded(type, s.stored, columns);
     const y = floats(multiply(s, 'wasm'));
     const rounded = roundedInputs(s);
     const block = s.family.activation.name === 'k16' ? 256 : 32;
@@ -154,7 +179,7 @@ describe.each(TYPES)('%s', (name) => {
           sum += product;
           magnitude += Math.abs(product);
         }
-        expect(Math.abs(sum - y[t * 19 + r]!)).toBeLessThanOrEqual(magnitude * CANCELLATION);
+        expect(Math.abs(sum - y[t * 19 + r]!)).toBeLessThanOrEqual(magnitude * toleranceOf(name));
       }
     }
   });

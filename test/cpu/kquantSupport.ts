@@ -1,23 +1,32 @@
 import type { Variant } from '../../src/backends/cpu/kernel.ts';
-import { FAMILIES } from '../../src/backends/cpu/linear/families.ts';
+import { familyOf } from '../../src/backends/cpu/linear/families.ts';
 import { type Family, kernelsOf } from '../../src/backends/cpu/linear/family.ts';
 import { ACTIVATION_SCALE, GROUP, groupsOf, TILE } from '../../src/backends/cpu/linear/layout.ts';
 import type { RawSection } from '../../src/core/backend.ts';
-import { f32ToF16, rowBytes, type StorageTypeName, storageType } from '../../src/core/dtype.ts';
+import { f32ToF16, rowBytes, type StorageType, type StorageTypeName, storageType } from '../../src/core/dtype.ts';
+import { groupedRow } from '../../src/core/grouped.ts';
 import { quantFormat } from '../../src/quant/index.ts';
 import { type Bench, bench, bits, DATA, random } from './support.ts';
 
 /** `largest`: all bits set; `lowest`: none. Both with scales of one, or as large as they can be. */
 export type Fill = 'random' | 'largest' | 'lowest' | 'integers' | 'zero';
 
+/** Floats in front of a block: scales, and biases. */
+function floatsInFront({ name, grouping, blockSize }: StorageType): number {
+  if (grouping) return groupedRow(grouping, blockSize).codes / 4;
+  return name.startsWith('AFQ') ? 2 : ['Q8_K', 'NF4', 'FP4'].includes(name) ? 1 : 0;
+}
+
 /** Sets the scales of a block of random or full bytes to numbers that a checkpoint could hold. */
-function setScales(name: StorageTypeName, view: DataView, at: number, next: () => number, fill: Fill): void {
+function setScales(type: StorageType, view: DataView, at: number, next: () => number, fill: Fill): void {
+  const { name } = type;
   const scale = () => (fill === 'random' ? (next() - 0.3) * 2 ** (next() * 18 - 16) : 1);
-  const { halves } = quantFormat(name);
+  for (let i = 0; i < floatsInFront(type); i++) view.setFloat32(at + 4 * i, scale(), true);
+  const { halves } = quantFormat(type);
   for (const i of halves ?? []) view.setUint16(at + i, f32ToF16(scale()), true);
-  if (name === 'Q8_K') view.setFloat32(at, scale(), true);
   if (name === 'MXFP4') view.setUint8(at, fill === 'random' ? 112 + next() * 16 : 128);
   if (name === 'NVFP4') for (let i = 0; i < 4; i++) view.setUint8(at + i, fill === 'random' ? next() * 127 : 126);
+  if (name === 'F8Q8') view.setUint8(at, fill === 'random' ? next() * 127 : 126);
   if (name === 'Q6_K' && fill !== 'random') {
     for (let i = 0; i < 16; i++) view.setInt8(at + 192 + i, fill === 'largest' ? 127 : -128);
   }
@@ -31,8 +40,14 @@ function setScales(name: StorageTypeName, view: DataView, at: number, next: () =
 }
 
 /** Rows of a checkpoint. */
-export function storedRows(name: StorageTypeName, rows: number, columns: number, fill: Fill, seed: number): Uint8Array {
-  const type = storageType(name);
+export function storedRows(
+  of: StorageTypeName | StorageType,
+  rows: number,
+  columns: number,
+  fill: Fill,
+  seed: number,
+): Uint8Array {
+  const type = typeof of === 'string' ? storageType(of) : of;
   const bytes = new Uint8Array(rows * rowBytes(type, columns)!);
   if (fill === 'zero') return bytes;
   const next = random(seed);
@@ -40,7 +55,7 @@ export function storedRows(name: StorageTypeName, rows: number, columns: number,
   for (let at = 0; at < bytes.length; at += type.blockBytes) {
     for (let i = 0; i < type.blockBytes; i++)
       bytes[at + i] = fill === 'largest' ? 255 : fill === 'lowest' ? 0 : next() * 256;
-    setScales(name, view, at, next, fill);
+    setScales(type, view, at, next, fill);
   }
   return bytes;
 }
@@ -78,23 +93,22 @@ export interface Setup extends Shape {
 const MEMORY_BYTES = 1 << 20;
 
 /** Makes setups of one storage type; those of the same variant share compiled kernels and one memory. */
-export function setupsOf(name: StorageTypeName) {
+export function setupsOf(type: StorageType) {
   const machines = new Map<Variant, { readonly family: Family; readonly b: Bench }>();
   return (variant: Variant, shape: Shape): Promise<Setup> => {
     let machine = machines.get(variant);
     if (!machine) {
-      const family = FAMILIES.get(name)!(variant);
+      const family = familyOf(type)![1](variant);
       machine = { family, b: bench([...kernelsOf(family), family.activation.kernel], variant, MEMORY_BYTES) };
       machines.set(variant, machine);
     }
-    return setup(name, machine.family, machine.b, shape);
+    return setup(type, machine.family, machine.b, shape);
   };
 }
 
-async function setup(name: StorageTypeName, family: Family, b: Bench, shape: Shape): Promise<Setup> {
+async function setup(type: StorageType, family: Family, b: Bench, shape: Shape): Promise<Setup> {
   const { rows, columns, tokens, seed = 1 } = shape;
-  const stored = storedRows(name, rows, columns, shape.weights ?? 'random', seed);
-  const type = storageType(name);
+  const stored = storedRows(type, rows, columns, shape.weights ?? 'random', seed);
   const raw: RawSection = {
     type,
     rows,

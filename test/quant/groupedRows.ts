@@ -20,6 +20,10 @@ export const GROUPED_CASES: readonly (readonly [string, Grouping, number])[] = [
   ['nf4', grouping('nf4', 64, false), 128],
   ['fp4', grouping('fp4', 32, false), 96],
   ['e2m1, groups of 16', grouping('e2m1', 16, false), 48],
+  ['e2m1, halves of 32 columns', grouping('e2m1', 16, false), 96],
+  ['nf4, a shorter last group', grouping('nf4', 64, false), 98],
+  ['u8, groups of 64', grouping('u8', 64, true), 192],
+  ['i8, one group of whole blocks', grouping('i8', 96, false), 96],
 ];
 
 /** Random rows, whose columns belong to the same groups where they are indexed. */

@@ -28,26 +28,29 @@ const MAX_BLOCK = 1024;
 
 /**
  * The layout of rows of `columns` columns; `undefined` where codes are no integers or groups end amid 32 columns. `bits`:
- * all that the codes need.
+ * as many hold the codes.
  */
-export function layoutOf(g: Grouping, columns: number, bits?: CodeFormat['bits']): CodeFormat | undefined {
+export function layoutOf(g: Grouping, columns: number, bits: CodeFormat['bits'] = 8): CodeFormat | undefined {
   const kind = KINDS[g.code];
   if (!kind || g.indexed) return undefined;
   const width = Math.min(g.group, columns);
-  const halves = width === PAIR / 2 && !g.bias;
+  const halves = width === PAIR / 2 && !g.bias && kind.offset !== 0;
   if (columns % PAIR || columns % width || (width % PAIR && !halves)) return undefined;
   let block = PAIR;
   while (block < MAX_BLOCK && width % (2 * block) === 0) block *= 2;
   const format: CodeFormat = {
     ...kind,
-    name: `grouped.${g.code}.${bits ?? kind.bits}.${halves ? 'halves' : block}${g.bias ? '.bias' : ''}`,
+    name: `grouped.${g.code}.${Math.min(bits, kind.bits)}.${halves ? 'halves' : block}${g.bias ? '.bias' : ''}`,
     block,
     scale: 'f32',
     ...(g.bias ? { minimum: 'bias' } : {}),
   };
-  // Halves are summed apart, as products of 16 bits.
-  if (halves) return { ...format, wide: true, scalePerHalf: true };
-  return bits === undefined || bits === 8 ? format : { ...format, bits, wide: false };
+  if (halves) {
+    // Summed apart, as products of 16 bits, in which signs have room.
+    const { offset: _, ...signed } = format;
+    return { ...signed, wide: true, scalePerHalf: true };
+  }
+  return bits < kind.bits ? { ...format, bits, wide: false } : format;
 }
 
 /** Rewrites grouped rows into the form that the repacking kernel of a layout reads (`plainStored`). */

@@ -66,7 +66,7 @@ export function pairEmitter(f: FunctionBuilder, format: CodeFormat, n: number, c
   );
   const pairBytes = codeOffsets(format).pair;
   // Steps written out, and how often.
-  const unit = format.inputs === 256 || format.scalePerHalf ? order.length : stepsAlike(format);
+  const unit = format.scalePerHalf ? order.length : Math.min(order.length, stepsAlike(format));
   const turns = Math.max(1, Math.min(steps, order.length) / unit);
   const end = f.i32('endOfSteps');
 
@@ -97,7 +97,7 @@ export function pairEmitter(f: FunctionBuilder, format: CodeFormat, n: number, c
           sums.forEach((row, t) => {
             x.set(v128.load32Splat(px, ((step * words + half) * n + t) * 4));
             if (first && corrected) {
-              const sumOfRun = v128.load32Splat(pc, ((step >> 2) * n + t) * 4);
+              const sumOfRun = v128.load32Splat(pc, ((i >> 2) * n + t) * 4);
               correction.set(i16x8.shl(sumOfRun, Math.log2(format.offset!)));
             }
             row.forEach((sum, quad) => {
