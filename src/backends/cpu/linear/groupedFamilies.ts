@@ -44,6 +44,9 @@ function floatFamily(format: GroupedFormat, label: string): Family {
 /** Families of block types whose matrices are kept as grouped rows. */
 export function groupedFamilies(): readonly (readonly [StorageTypeName, MakeFamily])[] {
   return [...GROUPED_BLOCKS].map(([name, { grouping, bits, rewrite }]) => {
-    return [name, integerFamily(name, layoutOf(grouping, grouping.group, bits)!, rewrite)];
+    const { bias, group } = grouping;
+    // Unsigned codes of few bits fit into products of bytes.
+    const layout = layoutOf(grouping, group, { bits, wide: !bias || bits === 8 });
+    return [name, integerFamily(name, layout!, rewrite)];
   });
 }

@@ -4,7 +4,7 @@ import { CODE_VALUES } from '../../../quant/codes.ts';
 import { type CodeFormat, PAIR } from './kquant.ts';
 import { plainStored } from './kquantStored.ts';
 
-type CodeKind = Pick<CodeFormat, 'bits' | 'table' | 'book' | 'offset' | 'wide'>;
+type CodeKind = Pick<CodeFormat, 'bits' | 'table' | 'book' | 'offset'>;
 
 const bookOf = (numbers: Float32Array, multiple: number) => ({
   table: Array.from(numbers, (x) => Math.round(x * multiple)),
@@ -14,43 +14,42 @@ const bookOf = (numbers: Float32Array, multiple: number) => ({
 /** Codes whose numbers are integers under a common factor, or nearly so. */
 const KINDS: Partial<Record<GroupCode, CodeKind>> = {
   u4: { bits: 4, offset: 0 },
-  u8: { bits: 8, offset: 0, wide: true },
-  i8: { bits: 8, wide: true },
+  u8: { bits: 8, offset: 0 },
+  i8: { bits: 8 },
   // 32 products of 2047 and the largest activation stay below 2^31.
-  nf4: { bits: 4, wide: true, ...bookOf(CODE_VALUES.nf4, 2047) },
+  nf4: { bits: 4, ...bookOf(CODE_VALUES.nf4, 2047) },
   // Ten times 192, of which all numbers are multiples.
-  fp4: { bits: 4, wide: true, ...bookOf(CODE_VALUES.fp4, 1920) },
-  e2m1: { bits: 4, offset: 12, ...bookOf(CODE_VALUES.e2m1, 2) },
+  fp4: { bits: 4, ...bookOf(CODE_VALUES.fp4, 1920) },
+  e2m1: { bits: 4, ...bookOf(CODE_VALUES.e2m1, 2) },
 };
 
 /** Wider groups have their scale more than once. */
 const MAX_BLOCK = 1024;
 
 /**
- * The layout of rows of `columns` columns; `undefined` where codes are no integers or groups end amid 32 columns. `bits`:
- * as many hold the codes.
+ * The layout of rows of `columns` columns; `undefined` where codes are no integers or groups end amid 32 columns. `how`:
+ * that fewer bits hold the codes; and whether activations have 16 bits, as they have for checkpoints
+ * that other tools have quantized, so that products hardly differ from those of floats.
  */
-export function layoutOf(g: Grouping, columns: number, bits: CodeFormat['bits'] = 8): CodeFormat | undefined {
+export function layoutOf(
+  g: Grouping,
+  columns: number,
+  how: Partial<Pick<CodeFormat, 'bits' | 'wide'>> = {},
+): CodeFormat | undefined {
   const kind = KINDS[g.code];
   if (!kind || g.indexed) return undefined;
   const width = Math.min(g.group, columns);
-  const halves = width === PAIR / 2 && !g.bias && kind.offset !== 0;
-  if (columns % PAIR || columns % width || (width % PAIR && !halves)) return undefined;
+  const scalePerHalf = width === PAIR / 2 && !g.bias && kind.offset === undefined;
+  if (columns % PAIR || columns % width || (width % PAIR && !scalePerHalf)) return undefined;
   let block = PAIR;
   while (block < MAX_BLOCK && width % (2 * block) === 0) block *= 2;
-  const format: CodeFormat = {
-    ...kind,
-    name: `grouped.${g.code}.${Math.min(bits, kind.bits)}.${halves ? 'halves' : block}${g.bias ? '.bias' : ''}`,
-    block,
-    scale: 'f32',
+  const { bits = kind.bits, wide = true } = how;
+  const shape = `${scalePerHalf ? 'halves' : block}${g.bias ? '.bias' : ''}${wide ? '' : '.narrow'}`;
+  return {
+    ...{ ...kind, bits, wide, block, scale: 'f32', name: `grouped.${g.code}.${bits}.${shape}` },
     ...(g.bias ? { minimum: 'bias' } : {}),
+    ...(scalePerHalf ? { scalePerHalf } : {}),
   };
-  if (halves) {
-    // Summed apart, as products of 16 bits, in which signs have room.
-    const { offset: _, ...signed } = format;
-    return { ...signed, wide: true, scalePerHalf: true };
-  }
-  return bits < kind.bits ? { ...format, bits, wide: false } : format;
 }
 
 /** Rewrites grouped rows into the form that the repacking kernel of a layout reads (`plainStored`). */
