@@ -1,5 +1,6 @@
 import { bf16ToF32, f16ToF32 } from '../../../core/dtype.ts';
 import { defineKernel, type KernelContext, split, splitRange, type Views } from '../kernel.ts';
+import type { V128 } from '../wasm/expr.ts';
 import type { FunctionBuilder, Local } from '../wasm/function.ts';
 import { f32, f32x4, i8x16, i32, v128 } from '../wasm/ops.ts';
 import { halves, SIGN_AND_REST } from './block32.ts';
@@ -29,7 +30,7 @@ export const FLOAT_FORMATS: readonly FloatFormat[] = [
 const isScaled = (format: FloatFormat) => format.name === 'F16';
 
 /** Separate sums that hide the latency of the additions where a tile has few of its own. */
-const chainsOf = (n: number): number => (n === 1 ? 4 : n === 2 ? 2 : 1);
+const chainsOf = (n: number): number => (n === 1 ? 2 : 1);
 
 /** Two quads of weights of one column as floats. */
 function loadColumn(
@@ -50,11 +51,15 @@ function loadColumn(
     halves(at, offset, f.pooled.i16x8(SIGN_AND_REST), bits, w);
     return;
   }
-  // bfloat16 is the upper half of a float: interleave with zeros.
-  const zero = f.pooled.i32x4(0);
   bits.set(v128.load(at, offset));
-  w[0]!.set(i8x16.shuffle(zero, bits, [0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23]));
-  w[1]!.set(i8x16.shuffle(zero, bits, [8, 9, 24, 25, 10, 11, 26, 27, 12, 13, 28, 29, 14, 15, 30, 31]));
+  upperHalves(f, bits, w);
+}
+
+/** Eight 16-bit words as upper halves of floats, the lower ones zero: bfloat16. */
+export function upperHalves(f: FunctionBuilder, bits: V128, quads: readonly Local<'v128'>[]): void {
+  const zero = f.pooled.i32x4(0);
+  quads[0]!.set(i8x16.shuffle(zero, bits, [0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23]));
+  quads[1]!.set(i8x16.shuffle(zero, bits, [8, 9, 24, 25, 10, 11, 26, 27, 12, 13, 28, 29, 14, 15, 30, 31]));
 }
 
 function elementOf(m: Views, format: FloatFormat, address: number): number {
@@ -67,46 +72,59 @@ function floatTile(format: FloatFormat, n: number): TileKernel {
   const columnBytes = GROUP * format.bytes;
   return defineTileKernel(format.name, n, {
     groupBytes: (columns) => i32.mul(columns, columnBytes),
-    emitTile: (f, p, columns, ctx) => emitTile(f, format, n, p, columns, ctx),
+    emitTile: (f, p, _, ctx) => emitTile(f, format, n, p, ctx),
     sumTwin(m, a, { group, row, tile, token, copy }) {
-      const chains = chainsOf(n);
       const inputs = ((a.x >>> 0) + copy) / 4 + tile * n * a.columns + token;
       const first = (a.w >>> 0) + group * a.columns * columnBytes + row * format.bytes;
-      const whole = a.columns - (a.columns % chains);
       const factor = isScaled(format) ? HALF_SCALE : 1;
-      const sums = new Float32Array(chains);
-      for (let k = 0; k < a.columns; k++) {
-        const chain = k < whole ? k % chains : 0;
-        const weight = elementOf(m, format, first + k * columnBytes) * factor;
-        sums[chain] = sums[chain]! + Math.fround(weight * m.f32[inputs + k * n]!);
-      }
-      for (let half = chains / 2; half >= 1; half /= 2) {
-        for (let c = 0; c < half; c++) sums[c] = sums[c]! + sums[c + half]!;
-      }
-      return isScaled(format) ? Math.fround(sums[0]! * RESULT_SCALE) : sums[0]!;
+      const weightOf = (k: number) => elementOf(m, format, first + k * columnBytes) * factor;
+      const sum = chainedSumTwin(n, a.columns, weightOf, (k) => m.f32[inputs + k * n]!);
+      return isScaled(format) ? Math.fround(sum * RESULT_SCALE) : sum;
     },
   });
 }
 
-/** Sums of 8 rows × `n` tokens, in `chainsOf(n)` chains that are added at the end. */
+/** Sums of 8 rows × `n` tokens over all columns. */
 function emitTile(
   f: FunctionBuilder,
   format: FloatFormat,
   n: number,
   p: TilePointers,
-  columns: Local<'i32'>,
   ctx: KernelContext,
-): Local<'v128'>[][] {
-  const columnBytes = GROUP * format.bytes;
+): readonly (readonly Local<'v128'>[])[] {
+  const load: LoadColumn = (offset, w) => loadColumn(f, format, p.pw, offset, w);
+  const sums = chainedSums(f, n, GROUP * format.bytes, load, p, p.end, ctx).emit();
+  if (isScaled(format)) {
+    for (const sum of sums.flat()) sum.set(f32x4.mul(sum, f.inMemory.f32x4(RESULT_SCALE)));
+  }
+  return sums;
+}
+
+/** Loads the weights of a column, `offset` bytes behind the first one. */
+export type LoadColumn = (offset: number, w: Local<'v128'>[]) => void;
+
+/**
+ * Sums of 8 rows × `n` tokens, in `chainsOf(n)` chains that are added at the end. What `emit` appends takes the pointers
+ * from a column to `end`.
+ */
+export function chainedSums(
+  f: FunctionBuilder,
+  n: number,
+  columnBytes: number,
+  load: LoadColumn,
+  p: Pick<TilePointers, 'pw' | 'px'>,
+  end: Local<'i32'>,
+  ctx: KernelContext,
+) {
   const chains = chainsOf(n);
   const sums = Array.from({ length: chains }, (_, c) =>
     Array.from({ length: n }, (_, t) => f.v128s(`sum${c}_${t}_`, QUADS)),
   );
   const w = f.v128s('w', QUADS);
   const x = f.v128('x');
-  const endOfChains = f.i32('endOfChains', i32.add(p.pw, i32.mul(i32.and(columns, -chains), columnBytes)));
+  const endOfChains = f.i32('endOfChains');
   const column = (chain: number) => {
-    loadColumn(f, format, p.pw, chain * columnBytes, w);
+    load(chain * columnBytes, w);
     for (let t = 0; t < n; t++) {
       x.set(v128.load32Splat(p.px, (chain * n + t) * 4));
       sums[chain]![t]!.forEach((sum, q) => {
@@ -118,26 +136,48 @@ function emitTile(
     p.pw.inc(count * columnBytes);
     p.px.inc(count * n * 4);
   };
-  for (const sum of sums.flat(2)) sum.set(v128.zero());
-  f.while(i32.ltU(p.pw, endOfChains), () => {
-    for (let chain = 0; chain < chains; chain++) column(chain);
-    advance(chains);
-  });
-  if (chains > 1) {
-    f.while(i32.ltU(p.pw, p.end), () => {
-      column(0);
-      advance(1);
-    });
+  return {
+    emit(): readonly (readonly Local<'v128'>[])[] {
+      endOfChains.set(i32.sub(end, i32.and(i32.sub(end, p.pw), chains * columnBytes - 1)));
+      for (const sum of sums.flat(2)) sum.set(v128.zero());
+      f.while(i32.ltU(p.pw, endOfChains), () => {
+        for (let chain = 0; chain < chains; chain++) column(chain);
+        advance(chains);
+      });
+      if (chains > 1) {
+        f.while(i32.ltU(p.pw, end), () => {
+          column(0);
+          advance(1);
+        });
+      }
+      for (let half = chains / 2; half >= 1; half /= 2) {
+        for (let c = 0; c < half; c++) {
+          sums[c]!.flat().forEach((sum, i) => {
+            sum.set(f32x4.add(sum, sums[c + half]!.flat()[i]!));
+          });
+        }
+      }
+      return sums[0]!;
+    },
+  };
+}
+
+/** One of these sums for twins. */
+export function chainedSumTwin(
+  n: number,
+  columns: number,
+  weightOf: (k: number) => number,
+  inputOf: (k: number) => number,
+): number {
+  const chains = chainsOf(n);
+  const whole = columns - (columns % chains);
+  const sums = new Float32Array(chains);
+  for (let k = 0; k < columns; k++) {
+    const chain = k < whole ? k % chains : 0;
+    sums[chain] = sums[chain]! + Math.fround(weightOf(k) * inputOf(k));
   }
   for (let half = chains / 2; half >= 1; half /= 2) {
-    for (let c = 0; c < half; c++) {
-      sums[c]!.flat().forEach((sum, i) => {
-        sum.set(f32x4.add(sum, sums[c + half]!.flat()[i]!));
-      });
-    }
-  }
-  if (isScaled(format)) {
-    for (const sum of sums[0]!.flat()) sum.set(f32x4.mul(sum, f.inMemory.f32x4(RESULT_SCALE)));
+    for (let c = 0; c < half; c++) sums[c] = sums[c]! + sums[c + half]!;
   }
   return sums[0]!;
 }
@@ -326,7 +366,8 @@ function floatActivation(name: string, factor: number): Activation {
 }
 /** Rows as they are, those of a tile side by side. */
 export const PLAIN = floatActivation('interleave', 1);
-const SCALED = floatActivation('interleave.scaled', ACTIVATION_SCALE);
+/** The same times `ACTIVATION_SCALE`. */
+export const SCALED = floatActivation('interleave.scaled', ACTIVATION_SCALE);
 
 export function floatFamily(format: FloatFormat): MakeFamily {
   return () => ({

@@ -3,6 +3,7 @@ import type { Variant } from '../kernel.ts';
 import type { V128 } from '../wasm/expr.ts';
 import type { FunctionBuilder, Local } from '../wasm/function.ts';
 import { f32x4, i8x16, i16x8, i32x4, v128 } from '../wasm/ops.ts';
+import { upperHalves } from './float.ts';
 import type { GroupedFormat } from './grouped.ts';
 import { QUADS } from './layout.ts';
 
@@ -12,9 +13,22 @@ export type StepNumbers = readonly (readonly Local<'v128'>[])[];
 /** Emits the decoding of the codes of a step, which lie `offset` bytes behind `at`, without scale. */
 export type DecodeStep = (at: Local<'i32'>, offset: number) => void;
 
-/** Between the exponent biases of E4M3 and binary32. */
-const E4M3_REBIAS = 2 ** 120;
-const E4M3_BITS = 0x87f00000 | 0;
+/** The factor of numbers whose exponents keep the bias of E4M3. */
+export const E4M3_PLACED = 2 ** -120;
+/** Sign, exponent and fraction in the upper half of a float. */
+const E4M3_BITS = 0x87f0;
+
+/** The E4M3 codes of eight rows as floats times `E4M3_PLACED`. */
+export function placeE4m3(
+  f: FunctionBuilder,
+  at: Local<'i32'>,
+  offset: number,
+  bits: Local<'v128'>,
+  quads: readonly Local<'v128'>[],
+): void {
+  bits.set(v128.and(i16x8.shrS(i16x8.shl(v128.load8x8U(at, offset), 8), 4), f.pooled.i16x8(E4M3_BITS)));
+  upperHalves(f, bits, quads);
+}
 
 export function stepDecoder(
   f: FunctionBuilder,
@@ -50,12 +64,8 @@ export function stepDecoder(
       return (at, offset) => toFloats(0, v128.load8x8S(at, offset), true);
     case 'e4m3':
       return (at, offset) => {
-        bytes.set(v128.load8x8U(at, offset));
-        [i32x4.extendLowI16x8U(bytes), i32x4.extendHighI16x8U(bytes)].forEach((words, quad) => {
-          // Sign and magnitude come to their places; the magnitude's exponent is then 120 too small.
-          const placed = v128.and(i32x4.shrS(i32x4.shl(words, 24), 4), f.pooled.i32x4(E4M3_BITS));
-          numbers[0]![quad]!.set(f32x4.mul(placed, f.pooled.f32x4(E4M3_REBIAS)));
-        });
+        placeE4m3(f, at, offset, bytes, numbers[0]!);
+        for (const number of numbers[0]!) number.set(f32x4.mul(number, f.pooled.f32x4(1 / E4M3_PLACED)));
       };
     default:
       return bookDecoder(f, CODE_VALUES[format.code], variant, numbers, splitNibbles, bytes, upper);

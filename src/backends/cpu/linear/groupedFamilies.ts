@@ -2,8 +2,9 @@ import type { StorageTypeName } from '../../../core/dtype.ts';
 import type { Grouping } from '../../../core/grouped.ts';
 import { GROUPED_BLOCKS } from '../../groupedBlocks.ts';
 import type { Family, MakeFamily } from './family.ts';
-import { PLAIN } from './float.ts';
+import { PLAIN, SCALED } from './float.ts';
 import { type GroupedFormat, groupedBytes } from './grouped.ts';
+import { e4m3Tile } from './groupedE4m3.ts';
 import { groupedGather, groupedRepack, groupedTile } from './groupedKernels.ts';
 import { layoutOf, plainRows } from './groupedLayout.ts';
 import type { CodeFormat } from './kquant.ts';
@@ -31,13 +32,15 @@ function integerFamily(label: string, layout: CodeFormat, toGrouped?: Family['re
 }
 
 function floatFamily(format: GroupedFormat, label: string): Family {
+  const summed = format.code === 'e4m3' && !format.bias && !format.indexed;
+  const tile = summed ? e4m3Tile : groupedTile;
   return {
     format: label,
-    activation: PLAIN,
+    activation: summed ? SCALED : PLAIN,
     groupBytes: (columns) => groupedBytes(format, columns),
     repack: groupedRepack(format),
     gather: groupedGather(format),
-    tiles: [groupedTile(format, 1), groupedTile(format, 2), groupedTile(format, 3), groupedTile(format, 4)],
+    tiles: [tile(format, 1), tile(format, 2), tile(format, 3), tile(format, 4)],
   };
 }
 
