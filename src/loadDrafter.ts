@@ -80,7 +80,7 @@ async function loadModelDrafter(
   };
   const size = cacheSize(caches, opened.decoder.maxPositions, limits, opened.decoder.states, blockSize);
   const decoder = { ...opened.decoder, caches, maxPositions: size.contextLength };
-  const runner = new DecoderRunner(await home.backend, decoder, size);
+  const runner = new DecoderRunner(await home.backend, decoder, { ...size, party: target });
   home.releases.add(() => runner.dispose());
   const { vocabSize } = target;
   return new ModelDrafter(runner, { vocabSize, sharedIds: shared, maxDraft: options.speculation?.nPredict });

@@ -1,6 +1,7 @@
 /** The boundary every back-end implements. Types only, plus the two handle classes that models hold. */
 import type { DType, StorageType, TypedArray } from './dtype.ts';
 import type { Shape, Tensor } from './tensor.ts';
+import type { Turns } from './turns.ts';
 import type { Weight } from './weight.ts';
 
 // ---------------------------------------------------------------------------------------------------------------- //
@@ -419,6 +420,8 @@ export interface Backend {
   /** Blocks of a key/value cache are multiples of so many positions; any size when absent. */
   readonly kvBlockStep?: number | undefined;
   readonly ops: Ops;
+  /** Whose steps it runs, where several runners share it. */
+  readonly turns: Turns;
   /** From the arena inside `scope`, else persistent (until `free`). Contents are undefined. */
   alloc(shape: Shape, dtype?: DType): Tensor;
   /** `alloc([rows, width], 'f32')` without allocating in JavaScript once the arena has seen the sequence of shapes. */

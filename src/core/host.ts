@@ -46,6 +46,9 @@ const hostBackend: Backend = {
   get ops(): never {
     return refuse('an op');
   },
+  get turns(): never {
+    return refuse('a step');
+  },
   alloc: () => refuse('alloc'),
   allocRows: () => refuse('allocRows'),
   persistent: () => refuse('persistent'),

@@ -20,6 +20,8 @@ export interface RunnerOptions {
   readonly maxBlocks: number;
   /** Sequences, and snapshots of them, whose recurrent states are kept; for models that have such. */
   readonly stateSlots?: number | undefined;
+  /** In whose turn its steps run on a back-end that others use too: in its own, when absent. */
+  readonly party?: object | undefined;
 }
 
 /** Told of every batch before it runs, so that it can put what it knows of the rows on the device. */
@@ -50,11 +52,13 @@ export class DecoderRunner implements ModelRunner {
   readonly #angles: Float32Array[] = [];
   readonly #step: Step;
   readonly #reader: BatchReader | undefined;
+  readonly #party: object;
   readonly #encode: () => void;
   #logits: Tensor | undefined;
 
   constructor(backend: Backend, decoder: Decoder, options: RunnerOptions, reader?: BatchReader) {
     this.#reader = reader;
+    this.#party = options.party ?? this;
     this.decoder = decoder;
     this.options = options;
     this.#backend = backend;
@@ -115,7 +119,7 @@ export class DecoderRunner implements ModelRunner {
       this.#picks = picks;
       this.top = {
         maxK: Math.min(MAX_TOP, this.vocabSize),
-        forward: async (rows, k) => this.#forwardTop(picks, rows, k),
+        forward: (rows, k) => this.#forwardTop(picks, rows, k),
       };
     }
     this.#encode = () => {
@@ -131,10 +135,22 @@ export class DecoderRunner implements ModelRunner {
 
   /**
    * Logits `[logitCount, vocab]` of the wanted rows. The array may be a view of back-end memory, valid until the next
-   * call. One await; allocates nothing once the shapes have been seen.
+   * call; where another runner shares the back-end, in the current turn of the event loop. One await, unless steps of that
+   * runner come first; allocates nothing once the shapes have been seen.
    */
   async forward(rows: PackedBatch): Promise<Float32Array> {
-    return (await this.#backend.view(this.#enqueue(rows))) as Float32Array;
+    const turn = this.#backend.turns.begin(this.#party);
+    if (turn !== undefined) await turn;
+    try {
+      return (await this.#backend.view(this.#enqueue(rows))) as Float32Array;
+    } finally {
+      this.#backend.turns.end();
+    }
+  }
+
+  /** Whether steps of another runner on the same back-end run or wait. */
+  get contended(): boolean {
+    return this.#backend.turns.contended(this.#party);
   }
 
   #enqueue(rows: PackedBatch): Tensor {
@@ -152,8 +168,14 @@ export class DecoderRunner implements ModelRunner {
     return logits;
   }
 
-  #forwardTop(picks: TopPicks, rows: PackedBatch, k: number): Promise<TopLogits> {
-    return picks.read(picks.pick(this.#enqueue(rows), k), k);
+  async #forwardTop(picks: TopPicks, rows: PackedBatch, k: number): Promise<TopLogits> {
+    const turn = this.#backend.turns.begin(this.#party);
+    if (turn !== undefined) await turn;
+    try {
+      return await picks.read(picks.pick(this.#enqueue(rows), k), k);
+    } finally {
+      this.#backend.turns.end();
+    }
   }
 
   /** Returns the caches and per-step tensors; the decoder's weights stay. */

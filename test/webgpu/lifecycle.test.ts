@@ -1,17 +1,10 @@
 /** Models on the GPU from load to disposal: answers, round trips, what is left, and a device that goes away. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { createWebGpuBackend, type WebGpuBackend } from '../../src/backends/webgpu/index.ts';
-import { Engine } from '../../src/core/engine/engine.ts';
-import { readGguf } from '../../src/core/io/gguf.ts';
-import { ggufModel } from '../../src/core/io/ggufModel.ts';
-import { DecoderRunner } from '../../src/core/runner.ts';
-import { Weights } from '../../src/core/weights.ts';
+import { createWebGpuBackend } from '../../src/backends/webgpu/index.ts';
 import * as api from '../../src/index.ts';
-import { buildDecoder } from '../../src/models/arch.ts';
-import { archOf } from '../../src/models/registry.ts';
 import { nodeGpu } from '../../src/platform/nodeGpu.ts';
-import { dequantizeInto } from '../../src/quant/index.ts';
-import { letters, loadTiny, tinyBytes } from '../e2e/tiny.ts';
+import { letters, loadTiny } from '../e2e/tiny.ts';
+import { engineOn } from '../engine/tinyEngine.ts';
 import { openWebGpu } from './support.ts';
 
 const probe = await openWebGpu();
@@ -176,21 +169,3 @@ describe.skipIf(missing !== undefined)(`webgpu${missing ? `: ${missing}` : ''}`,
     expect(mean(resident.slice(40)) / mean(resident.slice(30, 40))).toBeLessThan(1.03);
   });
 });
-
-async function engineOn(backend: WebGpuBackend): Promise<{ engine: Engine; close(): Promise<void> }> {
-  const { config, source } = await ggufModel(await readGguf(tinyBytes));
-  const arch = await archOf(config);
-  const weights = Weights.open({ backend, source, codec: { dequantizeInto } });
-  const decoder = buildDecoder(arch, weights, arch.config(config));
-  await weights.load();
-  const runner = new DecoderRunner(backend, decoder, {
-    ...{ blocks: 16, blockSize: 32, maxRows: 64, maxSequences: 4, maxBlocks: 8 },
-  });
-  const engine = new Engine(runner, { maxNumSeqs: 4, prefixCache: false });
-  const close = async () => {
-    await engine.dispose();
-    runner.dispose();
-    weights.dispose();
-  };
-  return { engine, close };
-}

@@ -3,6 +3,7 @@ import type { Backend, BackendInfo, Ops, RawWeight, WeightData } from '../../cor
 import { DTYPE_BYTES, type DType, type TypedArray } from '../../core/dtype.ts';
 import { InferenceError, ShapeError } from '../../core/errors.ts';
 import { describe, type Shape, sizeOf, Tensor } from '../../core/tensor.ts';
+import { Turns } from '../../core/turns.ts';
 import type { Executor } from './executor.ts';
 import type { OpHost } from './host.ts';
 import type { Kernel } from './kernel.ts';
@@ -43,6 +44,7 @@ export class CpuBackend implements Backend {
   readonly kvBlockStep = CHUNK;
   readonly info: BackendInfo;
   readonly ops: Ops;
+  readonly turns = new Turns();
   readonly #memories: CpuMemory[];
   readonly #main: CpuMemory;
   readonly #ring: Ring;

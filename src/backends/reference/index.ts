@@ -3,6 +3,7 @@ import type { Backend, BackendInfo, KvSpec, Ops, RawWeight, RequiredOps, WeightD
 import { DTYPE_BYTES, type DType, type TypedArray } from '../../core/dtype.ts';
 import { InferenceError, ShapeError } from '../../core/errors.ts';
 import { describe, type Shape, sizeOf, Tensor } from '../../core/tensor.ts';
+import { Turns } from '../../core/turns.ts';
 import * as attention from './attention.ts';
 import * as elementwise from './elementwise.ts';
 import * as layout from './layout.ts';
@@ -35,6 +36,7 @@ export class ReferenceBackend implements Backend {
     reason: 'plain loops in double precision',
   };
   readonly ops: Ops;
+  readonly turns = new Turns();
   readonly #arena: Arena<HostStorage>;
   readonly #persistent = new Set<HostStorage>();
   #weightBytes = 0;

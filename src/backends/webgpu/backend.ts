@@ -3,6 +3,7 @@ import type { DType, TypedArray } from '../../core/dtype.ts';
 import { DTYPE_BYTES } from '../../core/dtype.ts';
 import { InferenceError, ShapeError, UnsupportedError } from '../../core/errors.ts';
 import { describe, type Shape, sizeOf, Tensor } from '../../core/tensor.ts';
+import { Turns } from '../../core/turns.ts';
 import { GpuArena } from './arena.ts';
 import type { GpuDevice } from './device.ts';
 import type { OpHost } from './host.ts';
@@ -18,6 +19,7 @@ export class WebGpuBackend implements Backend {
   readonly remote = true;
   readonly info: BackendInfo;
   readonly ops: Ops;
+  readonly turns = new Turns();
   readonly gpu: GpuDevice;
   readonly #recorder: Recorder;
   readonly #arena: GpuArena;

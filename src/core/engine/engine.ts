@@ -484,6 +484,7 @@ export class Engine {
     if (this.#need !== 1 || this.#runner.stateSlots || this.#options.noKvCache || this.#speculation) return false;
     if (this.#disposed || this.#canceled.size > 0 || this.#pauses.size > 0 || !this.#scheduler.canPlanAhead)
       return false;
+    if (this.#runner.contended) return false;
     for (let i = 0; i < plan.count; i++) {
       const sequence = plan.sequences[i]!;
       const run = this.#runs.get(sequence.group);

@@ -242,9 +242,12 @@ export interface ModelRunner {
   readonly growsBeyond?: number | undefined;
   /**
    * First copies the cache blocks of `batch.copies` and the states of `batch.stateCopies`, then runs the batch. The result
-   * is `[batch.logitCount, vocabSize]`, valid until the next call. The batch's arrays belong to the engine and are reused after the promise settles.
+   * is `[batch.logitCount, vocabSize]`, valid until the next call. The batch's arrays belong to the engine and are reused
+   * after the promise settles.
    */
   forward(batch: PackedBatch): Promise<Float32Array>;
+  /** Steps of another runner come in between: a batch may be read late, and its arrays must stay as they are until then. */
+  readonly contended?: boolean | undefined;
   /** Present where reading whole rows costs more than finding their largest entries. */
   readonly top?: TopRunner | undefined;
 }
@@ -254,8 +257,8 @@ export interface TopRunner {
   readonly maxK: number;
   /**
    * Like `ModelRunner.forward`, but returns the `k` largest logits of each wanted row. A batch that `follows` takes its
-   * tokens from a call with `k` 1 that need not have settled. The batch is read before the call returns; the results of
-   * two calls are valid at a time.
+   * tokens from a call with `k` 1 that need not have settled. The batch is read before the call returns, unless the runner
+   * is `contended`; the results of two calls are valid at a time.
    */
   forward(batch: PackedBatch, k: number): Promise<TopLogits>;
 }
