@@ -55,6 +55,7 @@ export type {
   LogLevel,
   ModelDType,
   ModelSpec,
+  MtpOptions,
   SpeculationOptions,
   UqffOutput,
 } from './core/sdk/options.ts';

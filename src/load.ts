@@ -2,6 +2,7 @@
 import { createBackend } from './backend.ts';
 import type { Backend } from './core/backend.ts';
 import { Engine } from './core/engine/engine.ts';
+import { blocksForGuesses } from './core/engine/headDrafter.ts';
 import type { Drafter } from './core/engine/types.ts';
 import { AbortError, ConfigError, ModelLoadError, messageOf, TramontaneError } from './core/errors.ts';
 import type { ModelFiles } from './core/io/resolve.ts';
@@ -105,7 +106,8 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
   const size = cacheSize(caches, decoder.maxPositions, options, decoder.states, blockSize);
   const adapters = makeAdapters(options, platform, { backend, weights: opened.weights(), maxRows: size.maxRows });
   const served = { ...decoder, caches, maxPositions: size.contextLength };
-  const runner = new DecoderRunner(backend, served, size, mixing ?? adapters?.rows);
+  const extraBlocks = decoder.predictor && blocksForGuesses(size.maxSequences, blockSize, options.mtp?.nPredict);
+  const runner = new DecoderRunner(backend, served, { ...size, extraBlocks }, mixing ?? adapters?.rows);
   if (adapters) releases.add(() => adapters.runtime.dispose());
   releases.add(() => runner.dispose());
   const drafter = await loadDrafter({ runner, text }, options, { platform, backend: starting, releases, warn });

@@ -1,7 +1,8 @@
-/** What guesses tokens for a model, as its load options ask: a lookup in the text, a smaller model, or both. */
+/** What guesses tokens for a model, as its load options ask: a lookup in the text, a smaller model or a head, or both. */
 
 import { EitherDrafter } from './core/engine/drafters.ts';
 import { ModelDrafter } from './core/engine/draftModel.ts';
+import { HeadDrafter } from './core/engine/headDrafter.ts';
 import { LookupDrafter } from './core/engine/lookup.ts';
 import type { Drafter } from './core/engine/types.ts';
 import { DecoderRunner } from './core/runner.ts';
@@ -32,14 +33,18 @@ interface Target {
  * model does not fit, and with `ModelLoadError` when it cannot be read.
  */
 export async function loadDrafter(target: Target, options: LoadOptions, home: Home): Promise<Drafter | undefined> {
-  const { draftModel, speculation } = options;
+  const { mtp, speculation } = options;
   const lookup = speculation?.lookup;
-  if (draftModel === undefined && !lookup) return undefined;
+  const draftModel = options.draftModel ?? mtp?.model;
+  if (draftModel === undefined && mtp === undefined && !lookup) return undefined;
   const { remote } = await home.backend;
   const rowPrice = (remote ? REMOTE_PRICE : CPU_PRICE) * (target.runner.stateSlots > 0 ? RERUN : 1);
   const text = lookup ? new LookupDrafter({ ...(lookup === true ? {} : lookup), rowPrice }) : undefined;
-  if (draftModel === undefined) return text;
-  const model = await loadModelDrafter(draftModel, target, options, home);
+  if (draftModel === undefined && mtp === undefined) return text;
+  const model =
+    draftModel === undefined
+      ? new HeadDrafter(target.runner, { maxDraft: mtp?.nPredict })
+      : await loadModelDrafter(draftModel, target, options, home);
   return text === undefined ? model : new EitherDrafter(text, model);
 }
 
@@ -83,5 +88,9 @@ async function loadModelDrafter(
   const runner = new DecoderRunner(await home.backend, decoder, { ...size, party: target });
   home.releases.add(() => runner.dispose());
   const { vocabSize } = target;
-  return new ModelDrafter(runner, { vocabSize, sharedIds: shared, maxDraft: options.speculation?.nPredict });
+  return new ModelDrafter(runner, {
+    vocabSize,
+    sharedIds: shared,
+    maxDraft: options.mtp?.nPredict ?? options.speculation?.nPredict,
+  });
 }

@@ -1,6 +1,6 @@
 /** Files, architecture and weights of one model on a back-end: what a model and the one that drafts for it have alike. */
 import type { Backend } from './core/backend.ts';
-import { ConfigError, ModelLoadError } from './core/errors.ts';
+import { ConfigError, ModelLoadError, UnsupportedError } from './core/errors.ts';
 import { ggufModel } from './core/io/ggufModel.ts';
 import type { ModelFiles } from './core/io/resolve.ts';
 import { safetensorsSource } from './core/io/weightSource.ts';
@@ -57,7 +57,14 @@ export async function openDecoder(spec: ModelSpec, options: LoadOptions, home: H
   const dtype = options.dtype ?? 'auto';
   const weights = Weights.open({ backend, source, codec: { dequantizeInto }, dtype, recoder: quantization?.recoder });
   releases.add(() => weights.dispose());
-  const decoder = buildDecoder(arch, weights, arch.config(config));
+  const predictor = options.mtp !== undefined && options.mtp.model === undefined;
+  const decoder = buildDecoder(arch, weights, arch.config(config), { predictor });
+  if (predictor && !decoder.predictor) {
+    throw new UnsupportedError(
+      `mtp: expected a checkpoint with a head for multi-token prediction, got ${files.name} without one that this version runs; drop the option, or take mtp.model, draftModel or speculation.lookup`,
+      { feature: 'mtp' },
+    );
+  }
   quantization?.attach(weights);
   return {
     files,

@@ -1,5 +1,5 @@
 /** Options of the command line, and what they mean to the SDK. */
-import type { Device, LoadOptions, ModelDType, SpeculationOptions } from '../core/sdk/options.ts';
+import type { Device, LoadOptions, ModelDType, MtpOptions, SpeculationOptions } from '../core/sdk/options.ts';
 import type { SamplingParams } from '../core/sdk/request.ts';
 
 export interface ModelFlags {
@@ -14,6 +14,9 @@ export interface ModelFlags {
   readonly draftModel?: string;
   readonly draftTokens?: number;
   readonly lookup?: boolean;
+  readonly mtp?: boolean;
+  readonly mtpModel?: string;
+  readonly mtpNPredict?: number;
 }
 
 export interface RunFlags extends ModelFlags {
@@ -48,12 +51,18 @@ export function loadOptions(flags: ModelFlags): LoadOptions {
     simd: flags.simd as LoadOptions['simd'],
     dtype: flags.dtype as ModelDType | undefined,
     draftModel: flags.draftModel,
+    mtp: mtpOf(flags),
     speculation: speculationOf(flags),
   };
 }
 
 function speculationOf({ lookup, draftTokens }: ModelFlags): SpeculationOptions | undefined {
   return lookup === undefined && draftTokens === undefined ? undefined : { lookup, nPredict: draftTokens };
+}
+
+function mtpOf({ mtp, mtpModel, mtpNPredict }: ModelFlags): MtpOptions | undefined {
+  const asked = mtp === true || mtpModel !== undefined || mtpNPredict !== undefined;
+  return asked ? { model: mtpModel, nPredict: mtpNPredict } : undefined;
 }
 
 /** Sampling asked for on the command line, or `undefined` when nothing was. */

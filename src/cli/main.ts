@@ -21,6 +21,9 @@ function modelOptions(command: Command): Command {
     .option('--dtype <type>', 'auto keeps the stored formats, f32 computes exactly')
     .option('--draft-model <model>', 'a smaller model with the same tokens that guesses ahead; same answers, sooner')
     .option('--draft-tokens <n>', 'tokens that the draft model guesses ahead; 4 when absent', whole(1, 64))
+    .option('--mtp', 'guess tokens ahead with the prediction head inside the checkpoint; same answers, sooner')
+    .option('--mtp-model <model>', 'guess with this model instead, as --draft-model does')
+    .option('--mtp-n-predict <n>', 'tokens to guess ahead; 2 when absent, 4 for another model', whole(1, 64))
     .option('--lookup', 'guess tokens out of the text itself: for answers that repeat parts of their prompts');
 }
 

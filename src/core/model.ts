@@ -13,8 +13,18 @@ export interface Step {
   readonly states: readonly Tensor[];
   /** `[rows, width]` cosines and sines (or another `RowTable`), by the index that `Weights.declareRope` gave out. */
   readonly cosSin: readonly Tensor[];
+  /** Where the final rows are kept, for a predictor to go on from. */
+  readonly kept?: KeptRows | undefined;
   /** Names intermediates, to find the layer where a result goes wrong. */
   readonly trace?: ((name: string, t: Tensor) => void) | undefined;
+}
+
+/** Final rows of a pass, in its order, on the device until the next pass. */
+export interface KeptRows {
+  /** `[maxRows, hidden]`; as many are filled as the pass had. */
+  readonly rows: Tensor;
+  /** The numbers 0, 1, 2, … of all rows. */
+  readonly order: Tensor;
 }
 
 /**
@@ -72,8 +82,26 @@ export interface Decoder {
   readonly ropes: readonly RowTable[];
   /** What the output matrix reads, `[batch.rows, hidden]`, of all rows; call inside `backend.scope`. */
   features(step: Step): Tensor;
-  /** Logits `[batch.logitCount, vocab]` of the wanted rows; call inside `backend.scope`. */
+  /** Guesses further tokens, where one was asked for and the checkpoint has it. */
+  readonly predictor?: Predictor | undefined;
+  /** Logits `[batch.logitCount, vocab]` of the wanted rows; call inside `backend.scope`. Fills `step.kept`, with all rows. */
   forward(step: Step): Tensor;
+}
+
+/** A head inside a checkpoint that guesses the token behind the next one from what the decoder made of the last. */
+export interface Predictor {
+  /** `Decoder.caches` from this one on are its own. */
+  readonly firstCache: number;
+  /**
+   * Logits `[batch.logitCount, vocab]` of the wanted rows. A row has the position of a final row of the decoder, which
+   * `previous` `[batch.rows, hidden]` holds, and the token behind it. Fills `step.kept` with the wanted rows.
+   */
+  forward(step: Step, previous: Tensor): Tensor;
+}
+
+/** Parts of a checkpoint that are built only when asked for. */
+export interface ExtraParts {
+  readonly predictor?: boolean | undefined;
 }
 
 /** An architecture: names it goes by, its configuration, and how weights become a decoder. */
@@ -84,5 +112,5 @@ export interface Arch<C = unknown> {
   readonly gguf: readonly string[];
   /** Parses the configuration; throws `ConfigError` naming the path of a bad value. */
   config(raw: unknown): C;
-  build(w: Weights, config: C): Decoder;
+  build(w: Weights, config: C, extras?: ExtraParts): Decoder;
 }

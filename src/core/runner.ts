@@ -1,10 +1,10 @@
 /** Runs a decoder on packed rows: owns the caches and the per-step numbers on the device. */
 import type { Backend, Batch, KvCache } from './backend.ts';
 import type { PackedBatch } from './engine/batch.ts';
-import type { ModelRunner, TopLogits, TopRunner } from './engine/types.ts';
+import type { ModelRunner, PredictorRunner, TopLogits, TopRunner } from './engine/types.ts';
 import { InferenceError, ShapeError } from './errors.ts';
-import type { Decoder, Step } from './model.ts';
-import { copyKvBlock, copyState, createKvCache } from './ops.ts';
+import type { Decoder, KeptRows, Predictor, Step } from './model.ts';
+import { copyKvBlock, copyState, createKvCache, gatherRows } from './ops.ts';
 import type { Tensor } from './tensor.ts';
 import { MAX_TOP, TopPicks } from './topPicks.ts';
 
@@ -20,8 +20,20 @@ export interface RunnerOptions {
   readonly maxBlocks: number;
   /** Sequences, and snapshots of them, whose recurrent states are kept; for models that have such. */
   readonly stateSlots?: number | undefined;
+  /** Blocks for guesses in the cache of the decoder's predictor; none when absent. */
+  readonly extraBlocks?: number | undefined;
   /** In whose turn its steps run on a back-end that others use too: in its own, when absent. */
   readonly party?: object | undefined;
+}
+
+/** What a predictor works with between two passes of its decoder. */
+interface Prediction {
+  /** Final rows of the decoder, and of the predictor. */
+  readonly kept: KeptRows;
+  readonly own: KeptRows;
+  /** For each row of a pass, which of these it goes on from. */
+  readonly sources: Tensor;
+  readonly step: Step;
 }
 
 /** Told of every batch before it runs, so that it can put what it knows of the rows on the device. */
@@ -54,6 +66,8 @@ export class DecoderRunner implements ModelRunner {
   readonly #reader: BatchReader | undefined;
   readonly #party: object;
   readonly #encode: () => void;
+  readonly predictor: PredictorRunner | undefined;
+  readonly #prediction: Prediction | undefined;
   #logits: Tensor | undefined;
 
   constructor(backend: Backend, decoder: Decoder, options: RunnerOptions, reader?: BatchReader) {
@@ -72,8 +86,12 @@ export class DecoderRunner implements ModelRunner {
     this.recomputeAt = decoder.ropes.flatMap((rope) => rope.switchLength ?? []);
     const growing = decoder.ropes.flatMap((rope) => rope.growsBeyond ?? []);
     this.growsBeyond = growing.length > 0 ? Math.min(...growing) : undefined;
-    for (const spec of decoder.caches)
-      this.#caches.push(createKvCache(backend, spec, options.blocks, options.blockSize));
+    const { predictor } = decoder;
+    const { extraBlocks = 0 } = options;
+    for (const [i, spec] of decoder.caches.entries()) {
+      const blocks = options.blocks + (predictor && i >= predictor.firstCache ? extraBlocks : 0);
+      this.#caches.push(createKvCache(backend, spec, blocks, options.blockSize));
+    }
     this.stateSlots = decoder.states.length > 0 ? (options.stateSlots ?? maxSequences) : 0;
     for (const { shape } of decoder.states) this.#states.push(backend.persistent([this.stateSlots, ...shape], 'f32'));
     const numbers = (n: number) => backend.persistent([n], 'i32');
@@ -107,13 +125,20 @@ export class DecoderRunner implements ModelRunner {
       this.#cosSin.push(backend.persistent([maxRows, rope.width], 'f32'));
       this.#angles.push(new Float32Array(maxRows * rope.width));
     }
+    const kept = predictor && this.#keep(maxRows);
     this.#step = {
       backend,
       batch: this.#batch,
       caches: this.#caches,
       states: this.#states,
       cosSin: this.#cosSin,
+      kept,
     };
+    if (predictor && kept) {
+      const own = this.#keep(maxSequences);
+      this.#prediction = { kept, own, sources: numbers(maxRows), step: { ...this.#step, kept: own } };
+      this.predictor = { extraBlocks, predict: (rows, sources, own) => this.#predict(predictor, rows, sources, own) };
+    }
     if (backend.remote) {
       const picks = new TopPicks(backend, this.maxLogitRows);
       this.#picks = picks;
@@ -178,11 +203,49 @@ export class DecoderRunner implements ModelRunner {
     }
   }
 
+  #keep(rows: number): KeptRows {
+    const order = this.#backend.persistent([rows], 'i32');
+    this.#backend.write(
+      order,
+      Int32Array.from({ length: rows }, (_, i) => i),
+    );
+    return { rows: this.#backend.persistent([rows, this.decoder.hidden], 'f32'), order };
+  }
+
+  async #predict(
+    predictor: Predictor,
+    rows: PackedBatch,
+    sources: Int32Array,
+    own: boolean,
+  ): Promise<Float32Array | TopLogits> {
+    const { kept, own: ownRows, sources: ids, step } = this.#prediction as Prediction;
+    const from = own ? ownRows : kept;
+    const turn = this.#backend.turns.begin(this.#party);
+    if (turn !== undefined) await turn;
+    try {
+      this.#load(rows);
+      this.#backend.write(ids, sources, rows.rows);
+      let logits: Tensor | undefined;
+      this.#backend.scope(() => {
+        logits = predictor.forward(step, gatherRows(from.rows, ids, rows.rows));
+      });
+      const made = logits as unknown as Tensor;
+      if (this.#picks && rows.logitCount > 0) return await this.#picks.read(this.#picks.pick(made, 1), 1);
+      return (await this.#backend.view(made)) as Float32Array;
+    } finally {
+      this.#backend.turns.end();
+    }
+  }
+
   /** Returns the caches and per-step tensors; the decoder's weights stay. */
   dispose(): void {
     this.#picks?.dispose();
     for (const c of this.#caches) c.dispose();
     for (const t of [...this.#states, ...this.#cosSin]) t.dispose();
+    if (this.#prediction) {
+      const { kept, own, sources } = this.#prediction;
+      for (const t of [kept.rows, kept.order, own.rows, own.order, sources]) t.dispose();
+    }
     const b = this.#batch;
     for (const t of [b.tokens, b.positions, b.slots, b.seqStart, b.kvLen, b.blockTable, b.stateSlots, b.logitRows]) {
       t.dispose();

@@ -1,7 +1,7 @@
 /** What the text architectures share: their configuration keys, and where a checkpoint keeps its parts. */
 import type { Activation } from '../core/backend.ts';
 import { WeightError } from '../core/errors.ts';
-import type { Arch, Decoder } from '../core/model.ts';
+import type { Arch, Decoder, ExtraParts } from '../core/model.ts';
 import * as s from '../core/schema.ts';
 import type { Weight } from '../core/weight.ts';
 import type { Weights } from '../core/weights.ts';
@@ -14,9 +14,9 @@ export type TextArch<C> = Omit<Arch<C>, 'hf' | 'gguf'>;
 export function textArch<F extends s.Fields, C>(
   schema: s.ObjectSchema<F>,
   derive: (parsed: s.Parsed<F>) => C,
-  build: (w: Weights, c: C) => Decoder,
+  build: (w: Weights, c: C, extras: ExtraParts) => Decoder,
 ): TextArch<C> {
-  return { config: (raw) => derive(schema.parse(textOf(raw), '')), build };
+  return { config: (raw) => derive(schema.parse(textOf(raw), '')), build: (w, c, extras = {}) => build(w, c, extras) };
 }
 
 /** Activation names of published configurations. */
@@ -166,8 +166,8 @@ const IGNORED = /(^|\.)(rotary_emb\.inv_freq|rope\.freqs|attn_rot_embd|masked_bi
 const LISTED = 5;
 
 /** Builds the decoder and demands that every tensor of the checkpoint was asked for. */
-export function buildDecoder<C>(arch: Pick<Arch<C>, 'build'>, w: Weights, config: C): Decoder {
-  const built = arch.build(w, config);
+export function buildDecoder<C>(arch: Pick<Arch<C>, 'build'>, w: Weights, config: C, extras: ExtraParts = {}): Decoder {
+  const built = arch.build(w, config, extras);
   w.ignore(IGNORED);
   const unused = w.unused();
   if (unused.length) {

@@ -21,7 +21,7 @@ interface Row extends SupportedArch {
 
 /** Erases the configuration's type: what `config` returns is only ever given to `build` of the same architecture. */
 function erased<C>(arch: TextArch<C>): TextArch<unknown> {
-  return { config: (raw) => arch.config(raw), build: (w, c) => arch.build(w, c as C) };
+  return { config: (raw) => arch.config(raw), build: (w, c, extras) => arch.build(w, c as C, extras) };
 }
 
 const rows: readonly Row[] = [

@@ -1,5 +1,5 @@
 import type { PackedBatch } from '../../src/core/engine/batch.ts';
-import type { ModelRunner, TopLogits, TopRunner } from '../../src/core/engine/types.ts';
+import type { ModelRunner, PredictorRunner, TopLogits, TopRunner } from '../../src/core/engine/types.ts';
 
 const START = 0x1234567;
 
@@ -67,6 +67,8 @@ export interface FakeOptions {
   readonly onLogits?: (logits: Float32Array, batch: PackedBatch) => void;
   /** Gives the largest logits of rows, and runs steps in order while earlier ones are still to be read. */
   readonly remote?: boolean;
+  /** Blocks for guesses of a head that is always right; without them there is none. */
+  readonly extraBlocks?: number;
   /** Waits for a turn of the event loop in each step, as a real device would. */
   readonly realTime?: boolean;
 }
@@ -102,6 +104,15 @@ export class FakeModel implements ModelRunner {
   /** Steps that were started before the one before them had been read. */
   followed = 0;
   readonly top: TopRunner | undefined;
+  readonly predictor: PredictorRunner | undefined;
+  /** Digests behind the rows of the last step, and behind the wanted rows of the last guesses. */
+  #kept: number[] = [];
+  #keptOwn: number[] = [];
+  /** What the head has in each slot: the digest behind the token that follows the position. */
+  readonly #headMemory: Float64Array;
+  /** Rows of the head, and those before which the head had other tokens in its cache, or none. */
+  headRows = 0;
+  headGaps = 0;
   /** The end of the last step, and what it chose for each row. */
   #last: Promise<unknown> = Promise.resolve();
   #chosen: readonly number[] = [];
@@ -119,6 +130,11 @@ export class FakeModel implements ModelRunner {
     this.growsBeyond = options.growsBeyond;
     if (options.remote) {
       this.top = { maxK: 8, forward: (batch, k) => this.#enqueue(structuredClone(batch), k) };
+    }
+    const { extraBlocks } = options;
+    this.#headMemory = new Float64Array((this.blocks + (extraBlocks ?? 0)) * this.blockSize).fill(Number.NaN);
+    if (extraBlocks !== undefined) {
+      this.predictor = { extraBlocks, predict: async (batch, sources, own) => this.#predict(batch, sources, own) };
     }
     this.stateSlots = options.stateSlots ?? 0;
     this.#states = new Float64Array(this.stateSlots).fill(Number.NaN);
@@ -193,6 +209,34 @@ export class FakeModel implements ModelRunner {
     for (let i = 1; i < batch.logitCount; i++) if (batch.logitRows[i]! <= batch.logitRows[i - 1]!) fail('logit rows');
   }
 
+  #predict(batch: PackedBatch, sources: Int32Array, own: boolean): Float32Array | TopLogits {
+    const from = own ? this.#keptOwn : this.#kept;
+    const after: number[] = [];
+    const memory = this.#headMemory;
+    for (let s = 0; s < batch.sequences; s++) {
+      for (let r = batch.seqStart[s]!; r < batch.seqStart[s + 1]!; r++) {
+        const position = batch.positions[r]!;
+        if (batch.slots[r] !== this.#slot(batch, s, position)) throw new Error('bad guess: slot');
+        const state = from[sources[r]!]!;
+        if (!own && this.#memory[batch.slots[r]!] !== state) throw new Error('bad guess: row of other tokens');
+        if (position > 0 && memory[this.#slot(batch, s, position - 1)] !== state) this.headGaps++;
+        this.headRows++;
+        after[r] = rowAfter(state, batch.tokens[r]!, 0);
+        memory[batch.slots[r]!] = after[r]!;
+      }
+    }
+    this.#keptOwn = Array.from({ length: batch.logitCount }, (_, i) => after[batch.logitRows[i]!]!);
+    const logits = new Float32Array(batch.logitCount * this.vocabSize);
+    for (const [i, state] of this.#keptOwn.entries()) logitsOf(state, logits, i * this.vocabSize, this.vocabSize);
+    if (!this.#options.remote || batch.logitCount === 0) return logits;
+    const best = this.#keptOwn.map((_, i) => largest(logits, i * this.vocabSize, this.vocabSize, 1));
+    return {
+      k: 1,
+      ids: Int32Array.from(best.flatMap(({ ids }) => ids)),
+      values: Float32Array.from(best.flatMap(({ values }) => values)),
+    };
+  }
+
   #slot(batch: PackedBatch, s: number, position: number): number {
     const block = batch.blockTable[s * batch.blocksPerSequence + Math.floor(position / this.blockSize)]!;
     return block * this.blockSize + (position % this.blockSize);
@@ -222,6 +266,7 @@ export class FakeModel implements ModelRunner {
         states[slot] = after;
       }
     }
+    this.#kept = Array.from({ length: batch.rows }, (_, r) => memory[batch.slots[r]!]!);
     const size = batch.logitCount * this.vocabSize;
     if (this.#logits.length < size) this.#logits = new Float32Array(size);
     // Valid until the next call only: what was there before is overwritten.

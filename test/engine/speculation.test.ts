@@ -1,8 +1,10 @@
 /** Drafts change how fast answers come, and nothing else. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { EitherDrafter } from '../../src/core/engine/drafters.ts';
 import { ModelDrafter } from '../../src/core/engine/draftModel.ts';
 import { Engine } from '../../src/core/engine/engine.ts';
+import { HeadDrafter } from '../../src/core/engine/headDrafter.ts';
 import { LookupDrafter } from '../../src/core/engine/lookup.ts';
 import { Sequence, SequenceGroup } from '../../src/core/engine/sequence.ts';
 import type { Drafter, EngineOptions, GenerationRequest, SamplingParams } from '../../src/core/engine/types.ts';
@@ -29,15 +31,19 @@ class OracleDrafter implements Drafter {
 const letters = (n: number, seed: number) =>
   Array.from({ length: n }, (_, i) => (Math.imul(i + 1, seed * 2654435761) >>> 27) % VOCAB);
 
-async function answers(requests: readonly GenerationRequest[], model: FakeOptions, options: EngineOptions) {
+type Options = Omit<EngineOptions, 'drafter'> & { readonly drafter?: Drafter | ((runner: FakeModel) => Drafter) };
+
+async function answers(requests: readonly GenerationRequest[], model: FakeOptions, options: Options) {
   const runner = new FakeModel({ vocabSize: VOCAB, ...model });
-  const engine = new Engine(runner, options);
+  const drafter = typeof options.drafter === 'function' ? options.drafter(runner) : options.drafter;
+  const engine = new Engine(runner, { ...options, drafter });
   const results = await Promise.all(requests.map((r) => engine.generate(r)));
   const stats = engine.stats();
   expect(stats).toMatchObject({ running: 0, waiting: 0, blocksUsed: 0, statesUsed: 0 });
   await engine.dispose();
   return {
     stats,
+    runner,
     steps: runner.steps,
     choices: results.map((r) => r.choices.map((c) => [[...c.tokens], c.finishReason])),
   };
@@ -58,7 +64,7 @@ describe('answers with drafts are those without', () => {
     sampling,
     stop: fc.option(fc.nat(VOCAB - 1), { nil: undefined }),
   });
-  const drafters: readonly [string, () => Drafter][] = [
+  const drafters: readonly [string, (runner: FakeModel) => Drafter][] = [
     ['right ones', () => new OracleDrafter(() => false)],
     ['wrong ones', () => new OracleDrafter(() => true)],
     ['ones that are wrong at times', () => new OracleDrafter((at) => at % 3 === 0)],
@@ -66,6 +72,11 @@ describe('answers with drafts are those without', () => {
     [
       'those of another model',
       () => new ModelDrafter(new FakeModel({ vocabSize: VOCAB, blocks: 60 }), { vocabSize: VOCAB, maxDraft: 3 }),
+    ],
+    ['those of a head', (runner) => new HeadDrafter(runner, { maxDraft: 3 })],
+    [
+      'those of a head, behind lookups',
+      (runner) => new EitherDrafter(new LookupDrafter({ minMatch: 1 }), new HeadDrafter(runner, { maxDraft: 6 })),
     ],
   ];
   it.each(drafters)('%s', async (_, make) => {
@@ -92,7 +103,8 @@ describe('answers with drafts are those without', () => {
             }),
           );
           const plain = await answers(asked, { blocks: 200 }, {});
-          const drafted = await answers(asked, { blocks, stateSlots, remote }, { maxBatchTokens, drafter: make() });
+          const model = { blocks, stateSlots, remote, extraBlocks: 64 };
+          const drafted = await answers(asked, model, { maxBatchTokens, drafter: make });
           expect(drafted.choices).toEqual(plain.choices);
         },
       ),
@@ -152,6 +164,35 @@ describe('right drafts', () => {
     const drafted = await answers(ask, { onLogits }, { drafter: new LookupDrafter() });
     expect(drafted.choices).toEqual(plain.choices);
     expect(drafted.steps).toBeLessThan(plain.steps / 2);
+  });
+});
+
+describe('a head', () => {
+  const ask = [2, 9, 17, 30].map((n) => ({ prompt: letters(n, n), sampling: { topK: 1, maxLen: 40 } }));
+
+  it.each([
+    [0, 512],
+    [0, 7],
+    [12, 512],
+    [12, 7],
+  ])('sees every token in order: %d state slots, steps of %d rows', async (stateSlots, maxBatchTokens) => {
+    const plain = await answers(ask, {}, {});
+    const { stats, runner, steps, choices } = await answers(
+      ask,
+      { stateSlots, extraBlocks: 32 },
+      { maxBatchTokens, prefixCache: false, drafter: (r) => new HeadDrafter(r, { maxDraft: 3 }) },
+    );
+    expect(choices).toEqual(plain.choices);
+    expect(runner.headRows).toBeGreaterThan(190);
+    expect(runner.headGaps).toBe(0);
+    expect(stats.draftTokensAccepted).toBe(stats.draftTokensProposed);
+    if (maxBatchTokens === 512) expect(steps).toBeLessThan(plain.steps / 2);
+  });
+
+  it('is needed, and blocks for its guesses', () => {
+    expect(() => new HeadDrafter(new FakeModel())).toThrow(/head for prediction/);
+    const few = new FakeModel({ extraBlocks: 3, maxSequences: 2 });
+    expect(() => new HeadDrafter(few, { maxDraft: 9 })).toThrow('expected 6 blocks for guesses, got 3');
   });
 });
 

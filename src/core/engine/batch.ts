@@ -50,6 +50,32 @@ export interface BatchLimits {
   readonly blockSize: number;
 }
 
+/** A batch with room for what the limits allow. */
+export function emptyBatch({ maxRows, maxSequences, maxLogitRows, maxBlocks }: BatchLimits): PackedBatch {
+  return {
+    rows: 0,
+    sequences: 0,
+    follows: false,
+    blocksPerSequence: 0,
+    logitCount: 0,
+    copyCount: 0,
+    tokens: new Int32Array(maxRows),
+    positions: new Int32Array(maxRows),
+    slots: new Int32Array(maxRows),
+    seqStart: new Int32Array(maxSequences + 1),
+    kvLen: new Int32Array(maxSequences),
+    blockTable: new Int32Array(maxSequences * maxBlocks),
+    adapters: new Int32Array(maxSequences),
+    stateSlots: new Int32Array(maxSequences),
+    logitRows: new Int32Array(maxLogitRows),
+    promptLengths: new Int32Array(maxSequences),
+    baseLen: new Int32Array(maxSequences),
+    copies: new Int32Array(2 * maxSequences),
+    stateCopies: new Int32Array(0),
+    stateCopyCount: 0,
+  };
+}
+
 /** Writes plans into one batch whose arrays it keeps. */
 export class BatchBuilder {
   readonly #limits: BatchLimits;
@@ -58,31 +84,9 @@ export class BatchBuilder {
 
   /** `states`: whose queued copies go with every batch. */
   constructor(limits: BatchLimits, states?: StatePool) {
-    const { maxRows, maxSequences, maxLogitRows, maxBlocks } = limits;
     this.#limits = limits;
     this.#states = states;
-    this.#batch = {
-      rows: 0,
-      sequences: 0,
-      follows: false,
-      blocksPerSequence: 0,
-      logitCount: 0,
-      copyCount: 0,
-      tokens: new Int32Array(maxRows),
-      positions: new Int32Array(maxRows),
-      slots: new Int32Array(maxRows),
-      seqStart: new Int32Array(maxSequences + 1),
-      kvLen: new Int32Array(maxSequences),
-      blockTable: new Int32Array(maxSequences * maxBlocks),
-      adapters: new Int32Array(maxSequences),
-      stateSlots: new Int32Array(maxSequences),
-      logitRows: new Int32Array(maxLogitRows),
-      promptLengths: new Int32Array(maxSequences),
-      baseLen: new Int32Array(maxSequences),
-      copies: new Int32Array(2 * maxSequences),
-      stateCopies: new Int32Array(0),
-      stateCopyCount: 0,
-    };
+    this.#batch = emptyBatch(limits);
   }
 
   /** `follows`: see `PackedBatch`. */

@@ -1,9 +1,11 @@
-/** Two drafters as one: the second guesses where the first knew nothing. */
+/** Two drafters as one: the second guesses where the first knew nothing. Only the second may observe steps. */
+import type { Plan } from './plan.ts';
 import type { Sequence } from './sequence.ts';
 import type { Drafter } from './types.ts';
 
 export class EitherDrafter implements Drafter {
   readonly maxDraft: number;
+  readonly observe: ((plan: Plan) => void) | undefined;
   readonly #first: Drafter;
   readonly #second: Drafter;
   /** Whose drafts of the moment are the first one's. */
@@ -13,6 +15,7 @@ export class EitherDrafter implements Drafter {
     this.maxDraft = Math.max(first.maxDraft, second.maxDraft);
     this.#first = first;
     this.#second = second;
+    this.observe = second.observe && ((plan) => second.observe?.(plan));
   }
 
   draft(sequences: readonly Sequence[], limits: Int32Array): Promise<void> | undefined {

@@ -521,6 +521,7 @@ export class Engine {
       }
       row += rows;
     }
+    this.#speculation?.observe(plan);
   }
 
   /** Tokens from rows of drafts, as long as each draft is the token that its row's predecessor gives. */

@@ -3,6 +3,7 @@
  * would have chosen (Leviathan et al., 2023, with each choice tied to its place by the sampler's seed). So an answer is the
  * same with and without drafts, greedy or sampled.
  */
+import type { Plan } from './plan.ts';
 import { GenerationRun, type RawRun } from './run.ts';
 import type { Scheduler } from './scheduler.ts';
 import type { Sequence, SequenceGroup } from './sequence.ts';
@@ -47,7 +48,7 @@ export class Speculation {
   prepare(scheduler: Scheduler, runs: ReadonlyMap<SequenceGroup, GenerationRun | RawRun>): Promise<void> | undefined {
     const sequences = this.#sequences;
     scheduler.decoding(sequences);
-    if (sequences.length === 0) return undefined;
+    if (sequences.length === 0 && !this.#drafter.observe) return undefined;
     if (this.#limits.length < sequences.length) this.#limits = new Int32Array(2 * sequences.length);
     for (let i = 0; i < sequences.length; i++) {
       const sequence = sequences[i]!;
@@ -61,6 +62,10 @@ export class Speculation {
       this.#limits[i] = settled ? Math.max(0, Math.min(maxDraft, room)) : 0;
     }
     return this.#drafter.draft(sequences, this.#limits);
+  }
+
+  observe(plan: Plan): void {
+    this.#drafter.observe?.(plan);
   }
 
   checked(sequence: Sequence, proposed: number, accepted: number): void {

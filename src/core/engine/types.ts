@@ -1,5 +1,6 @@
 /** What goes into the engine and what comes out. Types only. */
 import type { PackedBatch } from './batch.ts';
+import type { Plan } from './plan.ts';
 import type { Sequence } from './sequence.ts';
 
 // ---------------------------------------------------------------------------------------------------------------- //
@@ -250,6 +251,20 @@ export interface ModelRunner {
   readonly contended?: boolean | undefined;
   /** Present where reading whole rows costs more than finding their largest entries. */
   readonly top?: TopRunner | undefined;
+  /** Present where the model has a head that guesses further tokens. */
+  readonly predictor?: PredictorRunner | undefined;
+}
+
+/** Runs the head that guesses tokens behind the next one, between two calls of `ModelRunner.forward`. */
+export interface PredictorRunner {
+  /** Blocks of its cache beyond those of the model, from number `ModelRunner.blocks` on: for rows that are guesses. */
+  readonly extraBlocks: number;
+  /**
+   * Each row has the position of a final row of the model, and the token behind it. `sources[r]` says which final row:
+   * of the last `forward`, in the order of its batch, or with `own` of the last `predict`, in the order of its wanted
+   * rows. The result holds the wanted rows, whole or their largest logit alone, valid until the next call.
+   */
+  predict(batch: PackedBatch, sources: Int32Array, own: boolean): Promise<Float32Array | TopLogits>;
 }
 
 export interface TopRunner {
@@ -281,6 +296,8 @@ export interface Drafter {
   readonly maxDraft: number;
   /** `limits[i]`: most tokens that sequence `i` can use. A promise is awaited before the step. */
   draft(sequences: readonly Sequence[], limits: Int32Array): Promise<void> | undefined;
+  /** Sees each step when its tokens are known: `sequence.length` has grown by then. */
+  readonly observe?: ((plan: Plan) => void) | undefined;
   /** Hears how many tokens of a proposal ran, and how many of them from the first were right. */
   checked?(sequence: Sequence, proposed: number, accepted: number): void;
 }

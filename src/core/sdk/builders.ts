@@ -9,20 +9,16 @@ import type {
   LogLevel,
   ModelDType,
   ModelSpec,
+  MtpOptions,
   SpeculationOptions,
   TokenSource,
   UqffOutput,
 } from './options.ts';
 import type { LegacyLoraOptions, XLoraOptions } from './xlora.ts';
 
-/** Options that a later version will act on; `build` refuses them by name. */
-interface Pending {
-  mtp?: { readonly model?: string; readonly nPredict?: number };
-}
-
 /** Setters shared by all text-model builders; `toOptions` gives the equal plain object. */
 export class LoadOptionsBuilder {
-  readonly #options: { -readonly [K in keyof LoadOptions]: LoadOptions[K] } & Pending = {};
+  readonly #options: { -readonly [K in keyof LoadOptions]: LoadOptions[K] } = {};
 
   /** The same options as a plain object. */
   toOptions(): LoadOptions {
@@ -206,12 +202,12 @@ export class LoadOptionsBuilder {
     return this.set({ writeUqff: output });
   }
 
-  /** Drafts by prediction heads. Not available in this version: `build` throws `UnsupportedError`; see `withDraftModel`. */
-  withMtp(mtp: { readonly model?: string; readonly nPredict?: number } = {}): this {
+  /** Guesses tokens ahead with a head inside the checkpoint, or with `mtp.model`. */
+  withMtp(mtp: MtpOptions = {}): this {
     return this.set({ mtp });
   }
 
-  protected set(options: LoadOptions & Pending): this {
+  protected set(options: LoadOptions): this {
     Object.assign(this.#options, options);
     return this;
   }

@@ -6,7 +6,7 @@ import { ConfigError } from '../errors.ts';
 import type { RunnerOptions } from '../runner.ts';
 import { sizeOf } from '../tensor.ts';
 import type { Weight } from '../weight.ts';
-import type { LoadOptions } from './options.ts';
+import { guessing, type LoadOptions } from './options.ts';
 
 const BLOCK_SIZE = 32;
 const MAX_SEQUENCES = 32;
@@ -125,9 +125,8 @@ function beside(slots: number, states: readonly StateSpec[]): string {
 function slotsOf(perState: number, maxSequences: number, total: number, options: LoadOptions): number {
   if (perState === 0) return 0;
   const snapshots = options.prefixCacheN === 0 || options.noKvCache ? 0 : SNAPSHOTS;
-  const { draftModel, speculation } = options;
-  // A sequence keeps a second state for the case that drafts are wrong.
-  const held = draftModel || speculation?.lookup ? 2 * maxSequences : maxSequences;
+  // A sequence keeps a second state for the case that guesses are wrong.
+  const held = guessing(options) === undefined ? maxSequences : 2 * maxSequences;
   const asked = options.maxNumSeqs === undefined ? 0 : held + Math.min(1, snapshots);
   const wanted = held + snapshots;
   const affordable = Math.floor((total * STATE_SHARE) / perState);

@@ -47,14 +47,22 @@ export interface CacheOptions {
 export interface SpeculationOptions {
   /**
    * Guesses out of the text itself: what followed the last few tokens where they stood before. Helps where answers repeat
-   * parts of their prompts. `maxDraft` (16): most tokens of a guess, fewer where guesses turn out wrong; `maxMatch` (4), `minMatch` (2): the longest and the
-   * shortest run of tokens that is looked for.
+   * parts of their prompts; where they do not, next to nothing is guessed. `maxDraft` (16): most tokens of a guess, fewer
+   * as long as guesses are wrong; `maxMatch` (4), `minMatch` (2): the longest and the shortest run of tokens looked for.
    */
   readonly lookup?:
     | boolean
     | { readonly maxDraft?: number; readonly maxMatch?: number; readonly minMatch?: number }
     | undefined;
   /** Most tokens that the draft model guesses ahead; 4 when absent. */
+  readonly nPredict?: number | undefined;
+}
+
+/** What guesses tokens ahead by multi-token prediction. */
+export interface MtpOptions {
+  /** Another model that guesses, as `draftModel` does; absent, the head inside the checkpoint. */
+  readonly model?: ModelSpec | undefined;
+  /** Most tokens of a guess; 2 when absent, 4 for another model. */
   readonly nPredict?: number | undefined;
 }
 
@@ -164,6 +172,8 @@ export interface LoadOptions {
   readonly noKvCache?: boolean | undefined;
   /** A smaller model with the same tokens that guesses ahead, on the same back-end. Answers are the same, sooner. */
   readonly draftModel?: ModelSpec | undefined;
+  /** Guesses by a head for multi-token prediction inside the checkpoint, or by another model. Answers are the same, sooner. */
+  readonly mtp?: MtpOptions | undefined;
   readonly speculation?: SpeculationOptions | undefined;
   /** Seeds requests that bring no seed. */
   readonly seed?: number | undefined;
@@ -217,6 +227,7 @@ const KNOWN: ReadonlySet<string> = new Set<keyof LoadOptions>([
   'prefixCacheN',
   'noKvCache',
   'draftModel',
+  'mtp',
   'speculation',
   'seed',
   'logging',
@@ -225,17 +236,11 @@ const KNOWN: ReadonlySet<string> = new Set<keyof LoadOptions>([
   'signal',
 ]);
 
-/** What to do instead of an option that a later version will act on. */
-const INSTEAD: ReadonlyMap<string, string> = new Map([
-  ['mtp', 'prediction heads inside a checkpoint are not run; take draftModel or speculation.lookup'],
-]);
-
 /** Refuses options that this version does not act on, and values of the wrong kind, before anything is read. */
 export function checkLoadOptions(options: LoadOptions): void {
   for (const [key, value] of Object.entries(options)) {
     if (value !== undefined && !KNOWN.has(key)) {
-      const instead = INSTEAD.get(key) ?? 'remove it';
-      throw new UnsupportedError(`option ${key}: not available in this version; ${instead}`, { feature: key });
+      throw new UnsupportedError(`option ${key}: not available in this version; remove it`, { feature: key });
     }
   }
   oneOf('device', options.device, ['auto', 'cpu', 'webgpu', 'reference']);
@@ -271,7 +276,7 @@ export function checkLoadOptions(options: LoadOptions): void {
 
 /** Kinds of adapters of which a model takes one. */
 function checkTogether(options: LoadOptions): void {
-  const { lora, loraAdapters, loraRuntimeConfig, xlora, legacyLora, speculation, draftModel } = options;
+  const { lora, loraAdapters, loraRuntimeConfig, xlora, legacyLora } = options;
   const dynamic = lora || loraAdapters?.length || loraRuntimeConfig !== undefined;
   const kinds: readonly (readonly [string, unknown])[] = [
     ['lora', dynamic],
@@ -279,9 +284,16 @@ function checkTogether(options: LoadOptions): void {
     ['legacyLora', legacyLora],
   ];
   const given = kinds.filter(([, is]) => is).map(([name]) => name);
-  const guesses = draftModel !== undefined ? 'draftModel' : speculation?.lookup ? 'speculation.lookup' : undefined;
   if (given.length > 1) together(given[0]!, given[1]!);
+  const guesses = guessing(options);
   if (guesses !== undefined && xlora !== undefined) together('xlora', guesses);
+}
+
+/** The option that asks for guesses of coming tokens. */
+export function guessing({ draftModel, mtp, speculation }: LoadOptions): string | undefined {
+  if (draftModel !== undefined) return 'draftModel';
+  if (mtp !== undefined) return 'mtp';
+  return speculation?.lookup ? 'speculation.lookup' : undefined;
 }
 
 function together(first: string, second: string): never {
@@ -316,7 +328,15 @@ const LOOKUP: ReadonlySet<string> = new Set(['maxDraft', 'maxMatch', 'minMatch']
 /** Rows that one sequence may add to a step, and tokens of one run that is looked for. */
 const MAX_DRAFT = 64;
 
-function checkSpeculation({ speculation, draftModel, noKvCache }: LoadOptions): void {
+const MTP: ReadonlySet<string> = new Set<keyof MtpOptions>(['model', 'nPredict']);
+
+function checkSpeculation(options: LoadOptions): void {
+  const { speculation, draftModel, mtp, noKvCache } = options;
+  if (mtp !== undefined) {
+    record('mtp', mtp, MTP);
+    count('mtp.nPredict', mtp.nPredict, 1, MAX_DRAFT);
+    if (draftModel !== undefined) bad('mtp', 'it alone, or draftModel alone', mtp);
+  }
   if (speculation !== undefined) {
     record('speculation', speculation, SPECULATION);
     count('speculation.nPredict', speculation.nPredict, 1, MAX_DRAFT);
@@ -331,8 +351,8 @@ function checkSpeculation({ speculation, draftModel, noKvCache }: LoadOptions): 
       bad('speculation.nPredict', 'a draftModel that predicts', speculation.nPredict);
     }
   }
-  if (noKvCache && (draftModel !== undefined || speculation?.lookup)) {
-    bad('noKvCache', 'no draftModel and no speculation.lookup beside it, whose guesses need the cache', noKvCache);
+  if (noKvCache && guessing(options) !== undefined) {
+    bad('noKvCache', 'no draftModel, mtp or speculation.lookup beside it, whose guesses need the cache', noKvCache);
   }
 }
 

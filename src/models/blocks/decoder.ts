@@ -1,6 +1,6 @@
 import type { Batch, LinearOptions, NormOptions } from '../../core/backend.ts';
-import type { Decoder, Layer, Step } from '../../core/model.ts';
-import { addInto, gatherRows, linear, norm, scaleInto, unaryInto } from '../../core/ops.ts';
+import type { Decoder, Layer, Predictor, Step } from '../../core/model.ts';
+import { addInto, gatherRows, linear, norm, scaleInto, scatterRows, unaryInto } from '../../core/ops.ts';
 import type { Tensor } from '../../core/tensor.ts';
 import type { Weight } from '../../core/weight.ts';
 import type { Weights } from '../../core/weights.ts';
@@ -23,6 +23,7 @@ export interface DecoderParts {
   readonly logitScale?: number | undefined;
   /** `cap * tanh(logit / cap)`. */
   readonly logitCap?: number | undefined;
+  readonly predictor?: Predictor | undefined;
 }
 
 /** The loop every decoder-only model shares. Only the residual stream outlives a layer. */
@@ -71,6 +72,13 @@ export function decoder(w: Weights, p: DecoderParts): Decoder {
     s.trace?.('norm', normed);
     return normed;
   };
+  /** The normed rows that are wanted; all of them where they are kept. */
+  const finalRows = (s: Step): Tensor => {
+    if (!s.kept) return run(s, false);
+    const all = run(s, true);
+    scatterRows(s.kept.rows, all, s.kept.order);
+    return wantsAll(s.batch) ? all : gatherRows(all, s.batch.logitRows, s.batch.logitCount);
+  };
   return {
     vocab: head.shape[0],
     hidden: table.shape[1],
@@ -79,8 +87,9 @@ export function decoder(w: Weights, p: DecoderParts): Decoder {
     states: w.states,
     ropes: w.ropes,
     features: (s) => run(s, true),
+    predictor: p.predictor,
     forward(s) {
-      const logits = linear(run(s, false), head, output);
+      const logits = linear(finalRows(s), head, output);
       if (logitScale !== 1) scaleInto(logits, logitScale);
       return logitCap === undefined ? logits : unaryInto('softcap', logits, logitCap);
     },
@@ -88,7 +97,7 @@ export function decoder(w: Weights, p: DecoderParts): Decoder {
 }
 
 /** Every row in order, as in a decode step: nothing to gather. */
-function wantsAll({ rows, logitCount, host }: Batch): boolean {
+export function wantsAll({ rows, logitCount, host }: Batch): boolean {
   if (logitCount !== rows) return false;
   for (let i = 0; i < rows; i++) if (host.logitRows[i] !== i) return false;
   return true;

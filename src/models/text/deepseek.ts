@@ -1,8 +1,9 @@
 import * as s from '../../core/schema.ts';
+import type { Weights } from '../../core/weights.ts';
 import { textArch, textFields } from '../arch.ts';
 import { checkRouting } from '../blocks/router.ts';
 import {
-  ignoreDraftLayers,
+  draftLayer,
   latentFields,
   latentMixer,
   latentShape,
@@ -35,13 +36,15 @@ export const deepseekV2 = textArch(
     // The reference takes no notice of `norm_topk_prob`, which no published model sets.
     return { ...c, ...latentShape(c), rule: { scores: 'softmax', groups, renormalize: false } as const };
   },
-  (w, c) => {
-    ignoreDraftLayers(w, c);
+  (w, c, extras) => {
+    const mixer = (l: Weights) => latentMixer(l.at('self_attn'), c);
+    const mlp = (l: Weights, layer: number) => routedMlp(l, layer, c, c.rule, c.mlp_bias ?? false);
     return preNormModel(w, c, {
       rope: () => c.rope,
-      mixer: (l) => latentMixer(l.at('self_attn'), c),
-      mlp: (l, layer) => routedMlp(l, layer, c, c.rule, c.mlp_bias ?? false),
+      mixer,
+      mlp,
       mlpBias: c.mlp_bias ?? false,
+      predictor: draftLayer(w, c, extras, { mixer, mlp: (l) => mlp(l, c.num_hidden_layers) }),
     });
   },
 );
@@ -68,13 +71,15 @@ const v3Config = s.object({
 export const deepseekV3 = textArch(
   v3Config,
   (c) => ({ ...c, ...latentShape(c), rule: sigmoidRule(c) }),
-  (w, c) => {
-    ignoreDraftLayers(w, c);
+  (w, c, extras) => {
+    const mixer = (l: Weights) => latentMixer(l.at('self_attn'), c);
+    const mlp = (l: Weights, layer: number) => routedMlp(l, layer, c, c.rule);
     return preNormModel(w, c, {
       rope: () => c.rope,
-      mixer: (l) => latentMixer(l.at('self_attn'), c),
-      mlp: (l, layer) => routedMlp(l, layer, c, c.rule),
+      mixer,
+      mlp,
       mlpBias: false,
+      predictor: draftLayer(w, c, extras, { mixer, mlp: (l) => mlp(l, c.num_hidden_layers) }),
     });
   },
 );

@@ -53,9 +53,10 @@ export const ernieMoe = textArch(
     checkRouting({ experts: c.moe_num_experts, topK: c.moe_k }, 'moe_k');
     return derive(c);
   },
-  (w, c) => {
-    // Layers that only draft tokens.
+  (w, c, extras) => {
+    // Parts that only draft tokens.
     w.ignore(/^model\.mtp/);
+    const m = w.at('model');
     const last = c.moe_layer_end_index === -1 ? c.num_hidden_layers - 1 : c.moe_layer_end_index;
     return preNormModel(w, c, {
       ...variation(c),
@@ -78,6 +79,16 @@ export const ernieMoe = textArch(
           shared: shared ? { name: 'shared_experts', intermediate: shared, bias: c.use_bias } : undefined,
         });
       },
+      // A dense layer whose rows go to the output matrix as they are (vLLM, `ernie_mtp.py`).
+      predictor:
+        extras.predictor && m.has('mtp_linear_proj.0.weight')
+          ? {
+              layer: m.at('mtp_block', 0),
+              embedNorm: m.at('mtp_emb_norm', 0),
+              hiddenNorm: m.at('mtp_hidden_norm', 0),
+              join: m.at('mtp_linear_proj', 0),
+            }
+          : undefined,
     });
   },
 );

@@ -1,8 +1,9 @@
 import * as s from '../../core/schema.ts';
+import type { Weights } from '../../core/weights.ts';
 import { heads, textArch, textFields } from '../arch.ts';
 import { createRope, ropeSpec } from '../blocks/rope.ts';
 import {
-  ignoreDraftLayers,
+  draftLayer,
   latentFields,
   latentMixer,
   latentShape,
@@ -41,15 +42,16 @@ const glmConfig = s.object({
 export const glm4Moe = textArch(
   glmConfig,
   (c) => ({ ...c, rope: createRope(ropeSpec(c), heads(c).headDim), rule: sigmoidRule(c) }),
-  (w, c) => {
-    ignoreDraftLayers(w, c);
+  (w, c, extras) => {
+    const mlp = (l: Weights, layer: number) => routedMlp(l, layer, c, c.rule);
     return preNormModel(w, c, {
       rope: () => c.rope,
       headNorms: c.use_qk_norm,
       qkvBias: c.attention_bias,
       outBias: false,
       mlpBias: false,
-      mlp: (l, layer) => routedMlp(l, layer, c, c.rule),
+      mlp,
+      predictor: draftLayer(w, c, extras, { mlp: (l) => mlp(l, c.num_hidden_layers) }),
     });
   },
 );
@@ -76,16 +78,19 @@ export const glm4MoeLite = textArch(
     if (types && types.length < layers) throw s.configError('mlp_layer_types', `${layers} entries`, types.length);
     return { ...c, ...latentShape(c), rule: sigmoidRule(c) };
   },
-  (w, c) => {
-    ignoreDraftLayers(w, c);
+  (w, c, extras) => {
     const types = c.mlp_layer_types;
     // A list has the last word.
     const routed = types ? { ...c, first_k_dense_replace: 0, moe_layer_freq: 1 } : c;
+    const mixer = (l: Weights) => latentMixer(l.at('self_attn'), c);
+    const mlp = (l: Weights, layer: number) =>
+      types?.[layer] === 'dense' ? undefined : routedMlp(l, layer, routed, c.rule);
     return preNormModel(w, c, {
       rope: () => c.rope,
-      mixer: (l) => latentMixer(l.at('self_attn'), c),
-      mlp: (l, layer) => (types?.[layer] === 'dense' ? undefined : routedMlp(l, layer, routed, c.rule)),
+      mixer,
+      mlp,
       mlpBias: false,
+      predictor: draftLayer(w, c, extras, { mixer, mlp: (l) => mlp(l, c.num_hidden_layers) }),
     });
   },
 );

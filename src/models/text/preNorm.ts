@@ -9,6 +9,7 @@ import { decoder } from '../blocks/decoder.ts';
 import { preNorm } from '../blocks/layer.ts';
 import { gatedMlp } from '../blocks/mlp.ts';
 import { rmsNorm } from '../blocks/norm.ts';
+import { predictor } from '../blocks/predictor.ts';
 
 /** What distinguishes the architectures of the Llama shape. */
 export interface Variation {
@@ -43,6 +44,29 @@ export interface Variation {
   readonly norm?: (w: Weights) => NormOptions;
   /** Layers whose MLP is something else than the gated `mlp`; the cursor stands at the layer. */
   readonly mlp?: (w: Weights, layer: number) => Mixer | undefined;
+  readonly predictor?: PredictorSpec | undefined;
+}
+
+/** What a layer has in place of attention and of the gated `mlp`. */
+interface OwnParts {
+  readonly mixer: Mixer | undefined;
+  readonly mlp: Mixer | undefined;
+}
+
+/** A head for the token behind the next: a layer like the others, and what leads into it and out of it. */
+export interface PredictorSpec {
+  /** Where the layer is. */
+  readonly layer: Weights;
+  /** What it has in place of attention and of the gated `mlp`, as in `Variation`. */
+  readonly mixer?: ((w: Weights) => Mixer) | undefined;
+  readonly mlp?: ((w: Weights) => Mixer | undefined) | undefined;
+  readonly embedNorm: Weights;
+  readonly hiddenNorm: Weights;
+  /** Its `weight` takes embedding and hidden row, side by side. */
+  readonly join: Weights;
+  readonly norm?: Weights | undefined;
+  /** Output matrix of its own, where it is stored; else that of the model. */
+  readonly head?: Weights | undefined;
 }
 
 /** The Llama shape: RMS norm before each of attention and gated MLP, both added to the stream. */
@@ -55,53 +79,76 @@ export function preNormModel(w: Weights, c: Omit<TextConfig, 'layer_types'>, v: 
   const norm = v.norm ?? ((at: Weights) => rms(at, hidden));
   const named = v.headNorms === true ? { q: 'q_norm', k: 'k_norm', afterRope: false } : v.headNorms || undefined;
   const { table, head } = tableAndHead(w, m, c);
+  const headBias = v.headBias ? w.tensor('lm_head.bias', [c.vocab_size]) : undefined;
+  const makeLayer = (l: Weights, layer: number, own: OwnParts) => {
+    const a = l.at('self_attn');
+    const spec: AttentionSpec = {
+      ...h,
+      hidden,
+      scale: v.scale ?? h.headDim ** -0.5,
+      rope: v.rope(layer),
+      interleaved: v.interleaved,
+      queryScale: v.queryScale,
+      window: v.window?.(layer),
+      normAfterRope: named?.afterRope,
+      bias: v.qkvBias,
+      outBias: v.outBias,
+      gated: v.gated,
+    };
+    const headNorm = (name: string) => rms(a.at(name), h.headDim);
+    return preNorm({
+      residualScale: v.residualScale,
+      attnNorm: norm(l.at('input_layernorm')),
+      attn:
+        own.mixer ??
+        attention(a, {
+          ...spec,
+          qNorm: named && headNorm(named.q),
+          kNorm: named && headNorm(named.k),
+          sinks: v.sinks ? a.tensor('sinks', [h.heads]) : undefined,
+          project: v.project?.(a, spec),
+        }),
+      mlpNorm: norm(l.at('post_attention_layernorm')),
+      mlp:
+        own.mlp ??
+        gatedMlp(l.at('mlp'), {
+          hidden,
+          intermediate: c.intermediate_size,
+          activation: c.hidden_act,
+          bias: v.mlpBias,
+        }),
+    });
+  };
+  const all = layers(c.num_hidden_layers, (layer) => {
+    const l = m.at('layers', layer);
+    return makeLayer(l, layer, { mixer: v.mixer?.(l, layer), mlp: v.mlp?.(l, layer) });
+  });
+  const makePredictor = (p: PredictorSpec) => {
+    const firstCache = w.caches.length;
+    const ownHead = p.head?.has('weight') ? p.head.matrix('weight', [c.vocab_size, hidden]) : undefined;
+    return predictor({
+      table,
+      embedScale: v.embedScale,
+      embedNorm: norm(p.embedNorm),
+      hiddenNorm: norm(p.hiddenNorm),
+      join: p.join.matrix('weight', [hidden, 2 * hidden]),
+      joinBias: p.join.optional('bias', [hidden]),
+      layer: makeLayer(p.layer, c.num_hidden_layers, { mixer: p.mixer?.(p.layer), mlp: p.mlp?.(p.layer) }),
+      norm: p.norm && norm(p.norm),
+      head: ownHead ?? head,
+      headBias: ownHead ? undefined : headBias,
+      firstCache,
+    });
+  };
   return decoder(w, {
     table,
     head,
     maxPositions: c.max_position_embeddings,
-    headBias: v.headBias ? w.tensor('lm_head.bias', [c.vocab_size]) : undefined,
+    headBias,
     norm: norm(m.at('norm')),
     embedScale: v.embedScale,
     logitScale: v.logitScale,
-    layers: layers(c.num_hidden_layers, (layer) => {
-      const l = m.at('layers', layer);
-      const a = l.at('self_attn');
-      const spec: AttentionSpec = {
-        ...h,
-        hidden,
-        scale: v.scale ?? h.headDim ** -0.5,
-        rope: v.rope(layer),
-        interleaved: v.interleaved,
-        queryScale: v.queryScale,
-        window: v.window?.(layer),
-        normAfterRope: named?.afterRope,
-        bias: v.qkvBias,
-        outBias: v.outBias,
-        gated: v.gated,
-      };
-      const headNorm = (name: string) => rms(a.at(name), h.headDim);
-      return preNorm({
-        residualScale: v.residualScale,
-        attnNorm: norm(l.at('input_layernorm')),
-        attn:
-          v.mixer?.(l, layer) ??
-          attention(a, {
-            ...spec,
-            qNorm: named && headNorm(named.q),
-            kNorm: named && headNorm(named.k),
-            sinks: v.sinks ? a.tensor('sinks', [h.heads]) : undefined,
-            project: v.project?.(a, spec),
-          }),
-        mlpNorm: norm(l.at('post_attention_layernorm')),
-        mlp:
-          v.mlp?.(l, layer) ??
-          gatedMlp(l.at('mlp'), {
-            hidden,
-            intermediate: c.intermediate_size,
-            activation: c.hidden_act,
-            bias: v.mlpBias,
-          }),
-      });
-    }),
+    layers: all,
+    predictor: v.predictor && makePredictor(v.predictor),
   });
 }

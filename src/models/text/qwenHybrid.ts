@@ -1,4 +1,4 @@
-import type { Decoder, Mixer } from '../../core/model.ts';
+import type { Decoder, ExtraParts } from '../../core/model.ts';
 import * as s from '../../core/schema.ts';
 import type { Weights } from '../../core/weights.ts';
 import { heads, hybridTypes, textArch, textConfig } from '../arch.ts';
@@ -38,16 +38,21 @@ function derive<C extends Config>(c: C) {
   return { ...c, types, rope: createRope(ropeSpec(c), heads(c).headDim) };
 }
 
-/** Heads for prediction further ahead, and the vision tower of checkpoints that have one. */
+/**
+ * Parts that only draft tokens, and the vision tower of checkpoints that have one. Of several heads for prediction the
+ * first serves for every token ahead.
+ */
 const OTHER_PARTS = /^(mtp\.|(model\.)?visual\.)/;
 
 /** Gated delta networks, every fourth layer attention with an output gate; norms around one. */
 function hybrid(
   w: Weights,
   c: ReturnType<typeof derive<Config>>,
-  mlp: (l: Weights, layer: number) => Mixer | undefined,
+  extras: ExtraParts,
+  experts?: { readonly on: (layer: number) => boolean; readonly all: MoeSpec },
 ): Decoder {
   w.ignore(OTHER_PARTS);
+  const p = w.at('mtp');
   return preNormModel(w, c, {
     rope: () => c.rope,
     plusOne: true,
@@ -56,7 +61,7 @@ function hybrid(
     qkvBias: c.attention_bias,
     outBias: c.attention_bias,
     mlpBias: false,
-    mlp,
+    mlp: (l, layer) => (experts?.on(layer) ? moe(l.at('mlp'), experts.all) : undefined),
     mixer: (l, layer) =>
       c.types[layer] === 'full_attention'
         ? undefined
@@ -71,6 +76,17 @@ function hybrid(
             eps: c.rms_norm_eps,
             cyclic: c.linear_cyclic_heads,
           }),
+    predictor:
+      extras.predictor && p.has('fc.weight')
+        ? {
+            layer: p.at('layers', 0),
+            mlp: (l) => (experts && l.has('mlp.gate.weight') ? moe(l.at('mlp'), experts.all) : undefined),
+            embedNorm: p.at('pre_fc_norm_embedding'),
+            hiddenNorm: p.at('pre_fc_norm_hidden'),
+            join: p.at('fc'),
+            norm: p.at('norm'),
+          }
+        : undefined,
   });
 }
 
@@ -112,18 +128,17 @@ export const qwen3Next = textArch(
     if (c.num_experts > 0) checkRouting(all);
     return { ...derive(c), all };
   },
-  (w, c) =>
-    hybrid(w, c, (l, layer) => {
-      const sparse = c.num_experts > 0 && (layer + 1) % c.decoder_sparse_step === 0;
-      return sparse && !c.mlp_only_layers.includes(layer) ? moe(l.at('mlp'), c.all) : undefined;
-    }),
+  (w, c, extras) => {
+    const sparse = (layer: number) => c.num_experts > 0 && (layer + 1) % c.decoder_sparse_step === 0;
+    return hybrid(w, c, extras, { on: (layer) => sparse(layer) && !c.mlp_only_layers.includes(layer), all: c.all });
+  },
 );
 
 /** Qwen 3.5, text part. */
 export const qwen35 = textArch(
   config.extend({ num_key_value_heads: s.absent(s.count, 4) }),
   (c) => derive(c),
-  (w, c) => hybrid(w, c, () => undefined),
+  (w, c, extras) => hybrid(w, c, extras),
 );
 
 /** Qwen 3.5 with experts on every layer, text part. */
@@ -140,5 +155,5 @@ export const qwen35Moe = textArch(
     checkRouting(all);
     return { ...derive(c), all };
   },
-  (w, c) => hybrid(w, c, (l) => moe(l.at('mlp'), c.all)),
+  (w, c, extras) => hybrid(w, c, extras, { on: () => true, all: c.all }),
 );
