@@ -2,21 +2,23 @@
 import type { RawSection } from '../core/backend.ts';
 import { rowBytes, type StorageTypeName, storageType } from '../core/dtype.ts';
 import { codeBits, type GroupCode, type Grouping, groupedRow, groupedType } from '../core/grouped.ts';
-import { codeAt } from '../quant/bitStream.ts';
+import { codesInto } from '../quant/bitStream.ts';
 import { CODE_VALUES } from '../quant/codes.ts';
 
 /** How blocks of a storage type become groups of a row. */
 interface BlockReader {
   readonly code: GroupCode;
-  /** All that the codes need. */
+  /** As many hold the codes; at most those of `code`. */
   readonly bits: 2 | 3 | 4 | 6 | 8;
   readonly bias: boolean;
   scale(bytes: DataView, at: number): number;
-  /** Code `i` of the block at byte `at`. */
-  codeOf(bytes: Uint8Array, at: number, i: number): number;
+  /** The codes of the block at byte `at`, a byte each. */
+  codes(bytes: Uint8Array, at: number, out: Uint8Array, outAt: number, count: number): void;
 }
 
 const firstFloat = (bytes: DataView, at: number) => bytes.getFloat32(at, true);
+/** Where blocks with a bias have it. */
+export const BIAS_AT = 4;
 
 function afq(bits: BlockReader['bits']): BlockReader {
   return {
@@ -24,13 +26,19 @@ function afq(bits: BlockReader['bits']): BlockReader {
     bits,
     bias: true,
     scale: firstFloat,
-    codeOf: (bytes, at, i) => codeAt(bytes, at + 8, bits, i),
+    codes: (bytes, at, out, outAt, count) => codesInto(bytes, at + 8, bits, out, outAt, count),
   };
 }
 
 function book(code: 'nf4' | 'fp4'): BlockReader {
-  const codeOf: BlockReader['codeOf'] = (bytes, at, i) => (bytes[at + 4 + (i >> 1)]! >> (i & 1 ? 0 : 4)) & 15;
-  return { code, bits: 4, bias: false, scale: firstFloat, codeOf };
+  const codes: BlockReader['codes'] = (bytes, at, out, outAt, count) => {
+    for (let i = 0; i < count; i += 2) {
+      const two = bytes[at + 4 + (i >> 1)]!;
+      out[outAt + i] = two >> 4;
+      out[outAt + i + 1] = two & 15;
+    }
+  };
+  return { code, bits: 4, bias: false, scale: firstFloat, codes };
 }
 
 /** Types of blocks that are kept as grouped rows, without loss. */
@@ -47,14 +55,12 @@ const READERS: Partial<Record<StorageTypeName, BlockReader>> = {
     bits: 8,
     bias: false,
     scale: (bytes, at) => CODE_VALUES.e4m3[bytes.getUint8(at)]! / 448,
-    codeOf: (bytes, at, i) => bytes[at + 1 + i]!,
+    codes: (bytes, at, out, outAt, count) => out.set(bytes.subarray(at + 1, at + 1 + count), outAt),
   },
 };
 
-export interface GroupedBlocks {
+export interface GroupedBlocks extends Pick<BlockReader, 'bits' | 'scale' | 'codes'> {
   readonly grouping: Grouping;
-  /** Bits that the codes need, at most those of `grouping`. */
-  readonly bits: BlockReader['bits'];
   /** The same rows as grouped rows. */
   rewrite(raw: RawSection, columns: number): RawSection;
 }
@@ -63,9 +69,10 @@ export interface GroupedBlocks {
 export const GROUPED_BLOCKS: ReadonlyMap<StorageTypeName, GroupedBlocks> = new Map(
   Object.entries(READERS).map(([key, reader]): [StorageTypeName, GroupedBlocks] => {
     const name = key as StorageTypeName;
-    const { code, bits, bias } = reader;
+    const { code, bias, bits, scale, codes } = reader;
     const grouping: Grouping = { label: name, code, group: storageType(name).blockSize, bias, indexed: false };
-    return [name, { grouping, bits, rewrite: (raw, columns) => rewritten(raw, columns, grouping, reader) }];
+    const rewrite: GroupedBlocks['rewrite'] = (raw, columns) => rewritten(raw, columns, grouping, reader);
+    return [name, { grouping, bits, scale, codes, rewrite }];
   }),
 );
 
@@ -75,6 +82,7 @@ function rewritten(raw: RawSection, columns: number, g: Grouping, reader: BlockR
   const { blockBytes } = raw.type;
   const stored = rowBytes(raw.type, columns)!;
   const nibbles = codeBits(g.code) === 4;
+  const codes = new Uint8Array(g.group);
   return {
     type,
     rows: raw.rows,
@@ -84,17 +92,14 @@ function rewritten(raw: RawSection, columns: number, g: Grouping, reader: BlockR
       const view = new DataView(bytes.buffer);
       const out = new DataView(target.buffer, target.byteOffset, target.byteLength);
       for (let row = 0, to = 0; row < rows; row++, to += layout.bytes) {
-        target.fill(0, to + layout.codes, to + layout.bytes);
         for (let block = 0; block < layout.groups; block++) {
           const at = row * stored + block * blockBytes;
           out.setFloat32(to + 4 * block, reader.scale(view, at), true);
-          if (g.bias) out.setFloat32(to + layout.biases + 4 * block, view.getFloat32(at + 4, true), true);
-          for (let i = 0; i < g.group; i++) {
-            const k = block * g.group + i;
-            const code = reader.codeOf(bytes, at, i);
-            if (nibbles) target[to + layout.codes + (k >> 1)]! |= code << (4 * (k & 1));
-            else target[to + layout.codes + k] = code;
-          }
+          if (g.bias) out.setFloat32(to + layout.biases + 4 * block, view.getFloat32(at + BIAS_AT, true), true);
+          reader.codes(bytes, at, codes, 0, g.group);
+          const first = to + layout.codes + (block * g.group * codeBits(g.code)) / 8;
+          if (!nibbles) target.set(codes, first);
+          else for (let i = 0; i < g.group; i += 2) target[first + (i >> 1)] = codes[i]! | (codes[i + 1]! << 4);
         }
       }
     },

@@ -6,7 +6,7 @@ import { groupsOf, TILE } from '../../src/backends/cpu/linear/layout.ts';
 import { ReferenceBackend } from '../../src/backends/reference/index.ts';
 import type { Backend } from '../../src/core/backend.ts';
 import { rowBytes, type StorageType, storageType } from '../../src/core/dtype.ts';
-import { codeBits, groupedType } from '../../src/core/grouped.ts';
+import { codeBits, groupedRow, groupedType } from '../../src/core/grouped.ts';
 import { Weight } from '../../src/core/weight.ts';
 import { dequantizeInto, quantize } from '../../src/quant/index.ts';
 import { GROUPED_CASES as CASES, storedRows } from '../quant/groupedRows.ts';
@@ -229,3 +229,54 @@ describe.each<readonly [string, () => Promise<Backend>]>([
     }
   });
 });
+
+it.each(['simd', 'auto'] as const)(
+  'scales as large and as small as floats go keep products in range: %s',
+  async (simd) => {
+    const backend = await createCpuBackend({ inline: true, simd });
+    live.push(backend);
+    const columns = 128;
+    const types = [
+      ...(['AFQ2', 'AFQ4', 'AFQ6', 'AFQ8', 'NF4', 'FP4'] as const).map(storageType),
+      ...(['u4', 'u8', 'i8', 'e4m3', 'e2m1'] as const).map((code) =>
+        groupedType({ label: 'SOME', code, group: 64, bias: code.startsWith('u'), indexed: false }, columns),
+      ),
+    ];
+    const next = random(2);
+    const x = Float32Array.from({ length: columns }, () => next() - 0.5);
+    for (const type of types) {
+      for (const scale of [1e32, 1e-32, 0]) {
+        const bytes = new Uint8Array(ROWS * rowBytes(type, columns)!).map(() => next() * 120);
+        const view = new DataView(bytes.buffer);
+        const floatsInFront = type.grouping
+          ? groupedRow(type.grouping, columns).codes / 4
+          : type.name.startsWith('AFQ')
+            ? 2
+            : 1;
+        for (let at = 0; at < bytes.length; at += type.blockBytes) {
+          for (let i = 0; i < floatsInFront; i++) view.setFloat32(at + 4 * i, i % 2 ? -scale : scale, true);
+        }
+        const readRows = async (first: number, n: number, target: Uint8Array) => {
+          const row = rowBytes(type, columns)!;
+          target.set(bytes.subarray(first * row, (first + n) * row));
+        };
+        const raw = { name: 'w', shape: [ROWS, columns] as const, sections: [{ type, rows: ROWS, readRows }] };
+        const w = new Weight('w', raw.shape, await backend.loadWeight(raw));
+        const y = backend.alloc([1, ROWS]);
+        backend.ops.linear(y, backend.upload(x, [1, columns]), w, {});
+        const values = decoded(type, bytes, ROWS * columns);
+        (await backend.read(y)).forEach((got, r) => {
+          let [sum, magnitude] = [0, 0];
+          for (let k = 0; k < columns; k++) {
+            sum += x[k]! * values[r * columns + k]!;
+            magnitude += Math.abs(x[k]! * values[r * columns + k]!);
+          }
+          expect(Math.abs(got - sum), `${type.name} ${type.grouping?.code} ${scale}`).toBeLessThanOrEqual(
+            magnitude * 0.02,
+          );
+        });
+        for (const t of [y, w]) t.dispose();
+      }
+    }
+  },
+);

@@ -1,7 +1,7 @@
 import { FormatError, UnsupportedError } from '../../core/errors.ts';
 import { isRecord } from '../../core/schema.ts';
 import type { SourceTensor } from '../../core/weights.ts';
-import { codeAt } from '../bitStream.ts';
+import { codesInto } from '../bitStream.ts';
 import { CODE_VALUES, e8m0 } from '../codes.ts';
 import { affine, bytesOf, integer, type Replaced, rowFloats, rowsOf } from './parts.ts';
 
@@ -86,7 +86,7 @@ function codeReader(weight: SourceTensor, bits: number, columns: number) {
     const bytes = await bytesOf(weight, first, rows);
     for (let i = 0; i < rows; i++) {
       const at = (i * columns * bits) / 8;
-      for (let k = 0; k < columns; k++) codes[k] = codeAt(bytes, at, bits, k);
+      codesInto(bytes, at, bits, codes, 0, columns);
       done(i);
     }
   };

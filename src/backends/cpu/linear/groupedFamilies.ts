@@ -1,4 +1,4 @@
-import type { StorageTypeName } from '../../../core/dtype.ts';
+import type { StorageType, StorageTypeName } from '../../../core/dtype.ts';
 import type { Grouping } from '../../../core/grouped.ts';
 import { GROUPED_BLOCKS } from '../../groupedBlocks.ts';
 import type { Family, MakeFamily } from './family.ts';
@@ -6,29 +6,35 @@ import { PLAIN, SCALED } from './float.ts';
 import { type GroupedFormat, groupedBytes } from './grouped.ts';
 import { e4m3Tile } from './groupedE4m3.ts';
 import { groupedGather, groupedRepack, groupedTile } from './groupedKernels.ts';
-import { layoutOf, plainRows } from './groupedLayout.ts';
+import { layoutOf, plainBlocks, plainRows } from './groupedLayout.ts';
 import type { CodeFormat } from './kquant.ts';
 import { codeFamily, rewritten } from './kquantFamilies.ts';
+import type { RowRewriter } from './kquantRewrite.ts';
 import { plainStored } from './kquantStored.ts';
 
 /** The family of grouped rows of `columns` columns. */
 export function groupedFamily(g: Grouping, columns: number): readonly [key: string, make: MakeFamily] {
   const layout = layoutOf(g, columns);
-  if (layout) return [`${layout.name} ${g.label}`, integerFamily(g.label, layout)];
+  if (layout)
+    return [
+      `${layout.name} ${g.label}`,
+      integerFamily(g.label, layout, (type, width) => plainRows(type.grouping!, width, layout)),
+    ];
   const group = g.indexed || g.group < columns ? g.group : 0;
   const shape = `${g.code}.${g.indexed ? 'indexed' : 'by'}${group}${g.bias ? '.bias' : ''}`;
   const format: GroupedFormat = { name: `grouped.${shape}`, code: g.code, group, bias: g.bias, indexed: g.indexed };
   return [`${shape} ${g.label}`, () => floatFamily(format, g.label)];
 }
 
-/** Codes are integers, and so are the activations. */
-function integerFamily(label: string, layout: CodeFormat, toGrouped?: Family['rewrite']): MakeFamily {
+/** Codes are integers, and so are the activations. `rewriter` makes what brings rows into the form of `plainStored`. */
+function integerFamily(
+  label: string,
+  layout: CodeFormat,
+  rewriter: (type: StorageType, columns: number) => RowRewriter['rewrite'],
+): MakeFamily {
   const stored = plainStored(layout);
   const block = { blockSize: layout.block, blockBytes: stored.bytes };
-  return codeFamily(label, stored, (raw, columns) => {
-    const grouped = toGrouped?.(raw, columns) ?? raw;
-    return rewritten(grouped, columns, block, plainRows(grouped.type.grouping!, columns, layout));
-  });
+  return codeFamily(label, stored, (raw, columns) => rewritten(raw, columns, block, rewriter(raw.type, columns)));
 }
 
 function floatFamily(format: GroupedFormat, label: string): Family {
@@ -46,10 +52,10 @@ function floatFamily(format: GroupedFormat, label: string): Family {
 
 /** Families of block types whose matrices are kept as grouped rows. */
 export function groupedFamilies(): readonly (readonly [StorageTypeName, MakeFamily])[] {
-  return [...GROUPED_BLOCKS].map(([name, { grouping, bits, rewrite }]) => {
-    const { bias, group } = grouping;
+  return [...GROUPED_BLOCKS].map(([name, blocks]) => {
+    const { bits, grouping } = blocks;
     // Unsigned codes of few bits fit into products of bytes.
-    const layout = layoutOf(grouping, group, { bits, wide: !bias || bits === 8 });
-    return [name, integerFamily(name, layout!, rewrite)];
+    const layout = layoutOf(grouping, grouping.group, { bits, wide: !grouping.bias || bits === 8 })!;
+    return [name, integerFamily(name, layout, ({ blockBytes }) => plainBlocks(blocks, blockBytes, layout))];
   });
 }

@@ -1,7 +1,9 @@
 /** Grouped rows (`src/core/grouped.ts`) in the layouts of `kquant.ts`, whose codes are multiplied as integers. */
 import { type GroupCode, type Grouping, groupedRow } from '../../../core/grouped.ts';
 import { CODE_VALUES } from '../../../quant/codes.ts';
+import { BIAS_AT, type GroupedBlocks } from '../../groupedBlocks.ts';
 import { type CodeFormat, PAIR } from './kquant.ts';
+import type { RowRewriter } from './kquantRewrite.ts';
 import { plainStored } from './kquantStored.ts';
 
 type CodeKind = Pick<CodeFormat, 'bits' | 'table' | 'book' | 'offset'>;
@@ -53,13 +55,13 @@ export function layoutOf(
 }
 
 /** Rewrites grouped rows into the form that the repacking kernel of a layout reads (`plainStored`). */
-export function plainRows(g: Grouping, columns: number, format: CodeFormat) {
+export function plainRows(g: Grouping, columns: number, format: CodeFormat): RowRewriter['rewrite'] {
   const layout = groupedRow(g, columns);
   const stored = plainStored(format);
   const firstCode = stored.bytes - format.block;
   const width = Math.min(g.group, columns);
   const nibbles = layout.bytes - layout.codes < columns;
-  return (source: Uint8Array, target: Uint8Array): void => {
+  return (source, target) => {
     const from = new DataView(source.buffer, source.byteOffset, source.byteLength);
     const to = new DataView(target.buffer, target.byteOffset, target.byteLength);
     for (let at = 0, out = 0; at < source.length; at += layout.bytes) {
@@ -79,6 +81,21 @@ export function plainRows(g: Grouping, columns: number, format: CodeFormat) {
           }
         }
       }
+    }
+  };
+}
+
+/** The same for blocks of `blockBytes` bytes, each of which is a group. */
+export function plainBlocks(blocks: GroupedBlocks, blockBytes: number, format: CodeFormat): RowRewriter['rewrite'] {
+  const { bytes, second } = plainStored(format);
+  const firstCode = bytes - format.block;
+  return (source, target) => {
+    const from = new DataView(source.buffer, source.byteOffset, source.byteLength);
+    const to = new DataView(target.buffer, target.byteOffset, target.byteLength);
+    for (let at = 0, out = 0; at < source.length; at += blockBytes, out += bytes) {
+      to.setFloat32(out, blocks.scale(from, at), true);
+      if (blocks.grouping.bias) to.setFloat32(out + second!, from.getFloat32(at + BIAS_AT, true), true);
+      blocks.codes(source, at, target, out + firstCode, format.block);
     }
   };
 }
