@@ -2,15 +2,8 @@ import * as s from '../../core/schema.ts';
 import type { Weights } from '../../core/weights.ts';
 import { textArch, textFields } from '../arch.ts';
 import { checkRouting } from '../blocks/router.ts';
-import {
-  draftLayer,
-  latentFields,
-  latentMixer,
-  latentShape,
-  routedFields,
-  routedMlp,
-  sigmoidRule,
-} from './latentMoe.ts';
+import { latentFields, latentMixer, latentShape, routedFields, routedMlp, sigmoidRule } from './latentMoe.ts';
+import { predictorOf } from './predictors.ts';
 import { preNormModel } from './preNorm.ts';
 
 const method = s.oneOf('greedy', 'group_limited_greedy', 'noaux_tc');
@@ -44,7 +37,7 @@ export const deepseekV2 = textArch(
       mixer,
       mlp,
       mlpBias: c.mlp_bias ?? false,
-      predictor: draftLayer(w, c, extras, { mixer, mlp: (l) => mlp(l, c.num_hidden_layers) }),
+      predictor: predictorOf(w, c, extras, { mixer, mlp: (l) => mlp(l, c.num_hidden_layers) }),
     });
   },
 );
@@ -79,7 +72,7 @@ export const deepseekV3 = textArch(
       mixer,
       mlp,
       mlpBias: false,
-      predictor: draftLayer(w, c, extras, { mixer, mlp: (l) => mlp(l, c.num_hidden_layers) }),
+      predictor: predictorOf(w, c, extras, { mixer, mlp: (l) => mlp(l, c.num_hidden_layers) }),
     });
   },
 );

@@ -3,6 +3,7 @@ import { heads, textArch, textConfig } from '../arch.ts';
 import { moe } from '../blocks/moe.ts';
 import { createRope, wholeRopeSpec } from '../blocks/rope.ts';
 import { checkRouting } from '../blocks/router.ts';
+import { predictorOf } from './predictors.ts';
 import type { Variation } from './preNorm.ts';
 import { preNormModel } from './preNorm.ts';
 
@@ -54,9 +55,6 @@ export const ernieMoe = textArch(
     return derive(c);
   },
   (w, c, extras) => {
-    // Parts that only draft tokens.
-    w.ignore(/^model\.mtp/);
-    const m = w.at('model');
     const last = c.moe_layer_end_index === -1 ? c.num_hidden_layers - 1 : c.moe_layer_end_index;
     return preNormModel(w, c, {
       ...variation(c),
@@ -79,16 +77,7 @@ export const ernieMoe = textArch(
           shared: shared ? { name: 'shared_experts', intermediate: shared, bias: c.use_bias } : undefined,
         });
       },
-      // A dense layer whose rows go to the output matrix as they are (vLLM, `ernie_mtp.py`).
-      predictor:
-        extras.predictor && m.has('mtp_linear_proj.0.weight')
-          ? {
-              layer: m.at('mtp_block', 0),
-              embedNorm: m.at('mtp_emb_norm', 0),
-              hiddenNorm: m.at('mtp_hidden_norm', 0),
-              join: m.at('mtp_linear_proj', 0),
-            }
-          : undefined,
+      predictor: predictorOf(w, c, extras, {}),
     });
   },
 );

@@ -2,15 +2,8 @@ import * as s from '../../core/schema.ts';
 import type { Weights } from '../../core/weights.ts';
 import { heads, textArch, textFields } from '../arch.ts';
 import { createRope, ropeSpec } from '../blocks/rope.ts';
-import {
-  draftLayer,
-  latentFields,
-  latentMixer,
-  latentShape,
-  routedFields,
-  routedMlp,
-  sigmoidRule,
-} from './latentMoe.ts';
+import { latentFields, latentMixer, latentShape, routedFields, routedMlp, sigmoidRule } from './latentMoe.ts';
+import { predictorOf } from './predictors.ts';
 import { preNormModel } from './preNorm.ts';
 
 const shared = {
@@ -51,7 +44,7 @@ export const glm4Moe = textArch(
       outBias: false,
       mlpBias: false,
       mlp,
-      predictor: draftLayer(w, c, extras, { mlp: (l) => mlp(l, c.num_hidden_layers) }),
+      predictor: predictorOf(w, c, extras, { mlp: (l) => mlp(l, c.num_hidden_layers) }),
     });
   },
 );
@@ -90,7 +83,7 @@ export const glm4MoeLite = textArch(
       mixer,
       mlp,
       mlpBias: false,
-      predictor: draftLayer(w, c, extras, { mixer, mlp: (l) => mlp(l, c.num_hidden_layers) }),
+      predictor: predictorOf(w, c, extras, { mixer, mlp: (l) => mlp(l, c.num_hidden_layers) }),
     });
   },
 );

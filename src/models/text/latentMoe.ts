@@ -1,5 +1,5 @@
 /** What the DeepSeek models and their relatives share: latent attention by its keys, experts beside shared ones. */
-import type { ExtraParts, Mixer } from '../../core/model.ts';
+import type { Mixer } from '../../core/model.ts';
 import * as s from '../../core/schema.ts';
 import type { Weights } from '../../core/weights.ts';
 import type { textConfig } from '../arch.ts';
@@ -9,7 +9,6 @@ import type { RopeConfig } from '../blocks/rope.ts';
 import { createRope, wholeRopeSpec, yarnScale } from '../blocks/rope.ts';
 import type { Routing } from '../blocks/router.ts';
 import { checkRouting } from '../blocks/router.ts';
-import type { PredictorSpec } from './preNorm.ts';
 
 /** The norms of the latents have this epsilon in the reference, whatever the configuration says. */
 const LATENT_EPS = 1e-6;
@@ -103,30 +102,4 @@ export function routedMlp(
       ? { name: 'shared_experts', intermediate: c.moe_intermediate_size * c.n_shared_experts, bias }
       : undefined,
   });
-}
-
-/**
- * The head for prediction, when one is asked for: layers behind the last one draft tokens and are no part of the model
- * itself. Of several the first serves for every token ahead.
- */
-export function draftLayer(
-  w: Weights,
-  c: Routed & Text,
-  extras: ExtraParts,
-  parts: Pick<PredictorSpec, 'mixer' | 'mlp'>,
-): PredictorSpec | undefined {
-  for (let i = 0; i < c.num_nextn_predict_layers; i++) {
-    w.ignore(new RegExp(`^model\\.layers\\.${c.num_hidden_layers + i}\\.`));
-  }
-  const at = w.at('model', 'layers', c.num_hidden_layers);
-  if (!extras.predictor || c.num_nextn_predict_layers === 0 || !at.has('eh_proj.weight')) return undefined;
-  return {
-    ...parts,
-    layer: at,
-    embedNorm: at.at('enorm'),
-    hiddenNorm: at.at('hnorm'),
-    join: at.at('eh_proj'),
-    norm: at.has('shared_head.norm.weight') ? at.at('shared_head', 'norm') : w.at('model', 'norm'),
-    head: at.at('shared_head', 'head'),
-  };
 }

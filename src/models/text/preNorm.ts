@@ -10,6 +10,7 @@ import { preNorm } from '../blocks/layer.ts';
 import { gatedMlp } from '../blocks/mlp.ts';
 import { rmsNorm } from '../blocks/norm.ts';
 import { predictor } from '../blocks/predictor.ts';
+import type { PredictorSpec } from './predictors.ts';
 
 /** What distinguishes the architectures of the Llama shape. */
 export interface Variation {
@@ -48,26 +49,7 @@ export interface Variation {
 }
 
 /** What a layer has in place of attention and of the gated `mlp`. */
-interface OwnParts {
-  readonly mixer: Mixer | undefined;
-  readonly mlp: Mixer | undefined;
-}
-
-/** A head for the token behind the next: a layer like the others, and what leads into it and out of it. */
-export interface PredictorSpec {
-  /** Where the layer is. */
-  readonly layer: Weights;
-  /** What it has in place of attention and of the gated `mlp`, as in `Variation`. */
-  readonly mixer?: ((w: Weights) => Mixer) | undefined;
-  readonly mlp?: ((w: Weights) => Mixer | undefined) | undefined;
-  readonly embedNorm: Weights;
-  readonly hiddenNorm: Weights;
-  /** Its `weight` takes embedding and hidden row, side by side. */
-  readonly join: Weights;
-  readonly norm?: Weights | undefined;
-  /** Output matrix of its own, where it is stored; else that of the model. */
-  readonly head?: Weights | undefined;
-}
+type Own = { readonly [K in 'mixer' | 'mlp']: Mixer | undefined };
 
 /** The Llama shape: RMS norm before each of attention and gated MLP, both added to the stream. */
 export function preNormModel(w: Weights, c: Omit<TextConfig, 'layer_types'>, v: Variation): Decoder {
@@ -80,7 +62,7 @@ export function preNormModel(w: Weights, c: Omit<TextConfig, 'layer_types'>, v: 
   const named = v.headNorms === true ? { q: 'q_norm', k: 'k_norm', afterRope: false } : v.headNorms || undefined;
   const { table, head } = tableAndHead(w, m, c);
   const headBias = v.headBias ? w.tensor('lm_head.bias', [c.vocab_size]) : undefined;
-  const makeLayer = (l: Weights, layer: number, own: OwnParts) => {
+  const makeLayer = (l: Weights, layer: number, own: Own) => {
     const a = l.at('self_attn');
     const spec: AttentionSpec = {
       ...h,

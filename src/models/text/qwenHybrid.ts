@@ -7,6 +7,7 @@ import type { MoeSpec } from '../blocks/moe.ts';
 import { moe } from '../blocks/moe.ts';
 import { createRope, ropeSpec } from '../blocks/rope.ts';
 import { checkRouting } from '../blocks/router.ts';
+import { predictorOf } from './predictors.ts';
 import { preNormModel } from './preNorm.ts';
 
 const config = textConfig.extend({
@@ -22,6 +23,8 @@ const config = textConfig.extend({
   linear_num_value_heads: s.or(s.count, 32),
   layer_types: s.optional(s.array(s.oneOf('full_attention', 'linear_attention'))),
   full_attention_interval: s.or(s.count, 4),
+  /** In no published configuration: layers that draft tokens in GGUF files. */
+  num_nextn_predict_layers: s.or(s.index, 0),
   /** In no published configuration: the order of value heads in GGUF files of Qwen 3.5. */
   linear_cyclic_heads: s.or(s.boolean, false),
 });
@@ -38,11 +41,8 @@ function derive<C extends Config>(c: C) {
   return { ...c, types, rope: createRope(ropeSpec(c), heads(c).headDim) };
 }
 
-/**
- * Parts that only draft tokens, and the vision tower of checkpoints that have one. Of several heads for prediction the
- * first serves for every token ahead.
- */
-const OTHER_PARTS = /^(mtp\.|(model\.)?visual\.)/;
+/** The vision tower of checkpoints that have one. */
+const VISION = /^(model\.)?visual\./;
 
 /** Gated delta networks, every fourth layer attention with an output gate; norms around one. */
 function hybrid(
@@ -51,8 +51,7 @@ function hybrid(
   extras: ExtraParts,
   experts?: { readonly on: (layer: number) => boolean; readonly all: MoeSpec },
 ): Decoder {
-  w.ignore(OTHER_PARTS);
-  const p = w.at('mtp');
+  w.ignore(VISION);
   return preNormModel(w, c, {
     rope: () => c.rope,
     plusOne: true,
@@ -76,17 +75,9 @@ function hybrid(
             eps: c.rms_norm_eps,
             cyclic: c.linear_cyclic_heads,
           }),
-    predictor:
-      extras.predictor && p.has('fc.weight')
-        ? {
-            layer: p.at('layers', 0),
-            mlp: (l) => (experts && l.has('mlp.gate.weight') ? moe(l.at('mlp'), experts.all) : undefined),
-            embedNorm: p.at('pre_fc_norm_embedding'),
-            hiddenNorm: p.at('pre_fc_norm_hidden'),
-            join: p.at('fc'),
-            norm: p.at('norm'),
-          }
-        : undefined,
+    predictor: predictorOf(w, c, extras, {
+      mlp: (l) => (experts && l.has('mlp.gate.weight') ? moe(l.at('mlp'), experts.all) : undefined),
+    }),
   });
 }
 
