@@ -11,7 +11,7 @@ import type { Recoder, Weights } from './core/weights.ts';
 import { ggufFamily } from './ggufArch.ts';
 import { readCimatrix, writeCimatrix } from './quant/cimatrix.ts';
 import { readImatrix } from './quant/imatrix.ts';
-import { byModule, Calibration, type Measured } from './quant/isq/calibration.ts';
+import { byModule, Calibration, type Measured, quantizedLayers } from './quant/isq/calibration.ts';
 import { exchangeLayers, type FailedLayer } from './quant/isq/exchange.ts';
 import { Importance } from './quant/isq/importance.ts';
 import { Isq } from './quant/isq/index.ts';
@@ -73,6 +73,7 @@ async function importanceFrom(
   platform: Platform,
   config: unknown,
 ): Promise<Importance> {
+  if (isMap(file)) return Importance.fromModules(file, 'imatrix');
   const where = typeof file === 'string' ? file : 'imatrix';
   if (typeof file === 'string' && file.endsWith('.cimatrix')) {
     return Importance.fromModules(await readCimatrix(file, { platform }), where);
@@ -85,6 +86,10 @@ async function importanceFrom(
     });
   }
   return Importance.fromImatrix(await readImatrix(file, { platform }), family.arch, where);
+}
+
+function isMap(file: NonNullable<LoadOptions['imatrix']>): file is ReadonlyMap<string, Float32Array> {
+  return file instanceof Map;
 }
 
 /** Refuses devices of a topology that the model is not on: one model is on one device. */
@@ -183,7 +188,8 @@ export class InPlace {
       requantize: (type, signal) => this.#requantize(type, controls, modelId, signal),
       beginCalibration: (signal) =>
         ordered(controls, signal, async () => {
-          this.#live.begin(this.#isq);
+          this.#live.end();
+          this.#live.begin(quantizedLayers(this.#weights as Weights, this.#isq));
           return this.#live.status(this.#isq);
         }),
       calibrationStatus: (perLayer, signal) =>

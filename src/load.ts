@@ -23,7 +23,7 @@ import { loadDrafter } from './loadDrafter.ts';
 import { type Adapters, loadAdapters, makeAdapters } from './loadLora.ts';
 import { loadOrdered } from './loadOrdered.ts';
 import { loadText } from './loadText.ts';
-import { openDecoder } from './openDecoder.ts';
+import { type OpenedDecoder, openDecoder } from './openDecoder.ts';
 import { detectPlatform } from './platform/detect.ts';
 import { hostTurn } from './platform/yield.ts';
 import { parseIsq } from './quant/isq/types.ts';
@@ -40,13 +40,21 @@ export async function loadModel(spec: ModelSpec, options: LoadOptions = {}): Pro
   try {
     // What is computed for a token depends on where the answer begins, and the first pass keeps its own cache.
     const own = options.xlora === undefined ? options : { ...options, prefixCacheN: 0 };
-    return await load(spec, await written(spec, own), platform, releases);
+    const known = await measured(spec, own);
+    return (await load(spec, await written(spec, known), platform, releases)).model;
   } catch (error) {
     await releases.run();
     if (options.signal?.aborted) throw new AbortError('loading was cancelled', { cause: options.signal.reason });
     if (error instanceof TramontaneError) throw error;
     throw new ModelLoadError(`loading failed: ${messageOf(error)}`, { cause: error });
   }
+}
+
+/** Has the text of `calibrationFile` read. */
+async function measured(spec: ModelSpec, options: LoadOptions): Promise<LoadOptions> {
+  if (options.calibrationFile === undefined) return options;
+  const { withImportance } = await import('./measureImportance.ts');
+  return withImportance(spec, options);
 }
 
 /** Writes UQFF files where the options ask for them; the model is then loaded as the first type. */
@@ -64,7 +72,30 @@ async function written(spec: ModelSpec, options: LoadOptions): Promise<LoadOptio
   return { ...rest, isq: first };
 }
 
-async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, releases: Releases): Promise<Model> {
+/** A model with what it is made of. */
+export interface Loaded {
+  readonly model: Model;
+  readonly opened: OpenedDecoder;
+  readonly engine: Engine;
+  readonly text: ModelText | undefined;
+}
+
+/** Loads a model for as long as `use` takes. */
+export async function whileLoaded<T>(
+  spec: ModelSpec,
+  options: LoadOptions,
+  use: (loaded: Loaded) => Promise<T>,
+): Promise<T> {
+  const platform = await detectPlatform({ opfs: options.hfCachePath !== undefined });
+  const releases = new Releases();
+  try {
+    return await use(await load(spec, options, platform, releases));
+  } finally {
+    await releases.run();
+  }
+}
+
+async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, releases: Releases): Promise<Loaded> {
   const started = performance.now();
   const log = loggerOf(options.logging, platform.env('TRAMONTANE_LOG'));
   options.signal?.throwIfAborted();
@@ -122,7 +153,7 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
     `${files.name}: loaded in ${ms} ms on ${device} (${simd}, ${threads} threads), context ${size.contextLength}`,
   );
   const names = namesOf(spec, files);
-  return new Model({
+  const model = new Model({
     ...names,
     info: {
       kind: arch.hf[0] ?? 'text',
@@ -152,6 +183,7 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
     memory: () => backend.memory(),
     dispose: () => releases.run(),
   });
+  return { model, opened, engine, text };
 }
 
 function startBackend(options: LoadOptions, platform: Platform): Promise<Backend> {

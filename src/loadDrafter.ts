@@ -59,6 +59,7 @@ const OF_THE_MODEL = {
   topology: undefined,
   topologyFromPath: undefined,
   imatrix: undefined,
+  calibrationFile: undefined,
 } satisfies LoadOptions;
 
 async function loadModelDrafter(

@@ -32,6 +32,8 @@ export interface OpenedDecoder {
   readonly config: unknown;
   readonly arch: Awaited<ReturnType<typeof archOf>>;
   readonly decoder: Decoder;
+  /** Where they come from, and by name. */
+  readonly checkpoint: Weights;
   /** Those that `load` has read. */
   weights(): Iterable<Weight>;
   /** Of a model whose weights are quantized while they are read. */
@@ -71,6 +73,7 @@ export async function openDecoder(spec: ModelSpec, options: LoadOptions, home: H
     config,
     arch,
     decoder,
+    checkpoint: weights,
     weights: () => weights.weights.values(),
     quantization,
     async load({ signal, onProgress }) {

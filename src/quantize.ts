@@ -17,6 +17,7 @@ import type { SourceTensor } from './core/weights.ts';
 import { findModel } from './findModel.ts';
 import { checkExport, ggufFamily } from './ggufArch.ts';
 import { isqSettings } from './isq.ts';
+import { withImportance } from './measureImportance.ts';
 import { archOf } from './models/registry.ts';
 import { sourceOfModel } from './openDecoder.ts';
 import { detectPlatform } from './platform/detect.ts';
@@ -27,7 +28,7 @@ import { Packers } from './quant/isq/packers.ts';
 /** Options of `quantizeModel`: what to quantize to, and where the model is. */
 export type QuantizeModelOptions = Pick<
   LoadOptions,
-  | ('isq' | 'autoIsq' | 'mixtureQexpertsIsq' | 'topology' | 'topologyFromPath' | 'imatrix')
+  | ('isq' | 'autoIsq' | 'mixtureQexpertsIsq' | 'topology' | 'topologyFromPath' | 'imatrix' | 'calibrationFile')
   | ('files' | 'threads' | 'tokenSource' | 'hfRevision' | 'hfCachePath' | 'hfEndpoint' | 'offline')
   | ('onProgress' | 'signal')
 >;
@@ -57,8 +58,9 @@ const codec = { dequantizeInto };
  * Writes a model (anything `loadModel` takes) as one GGUF file, quantized as `isq` and its companions say.
  * @throws UnsupportedError for types, architectures and tokenizers that such files do not have.
  */
-export async function quantizeModel(spec: ModelSpec, out: string, options: QuantizeModelOptions): Promise<QuantReport> {
+export async function quantizeModel(spec: ModelSpec, out: string, asked: QuantizeModelOptions): Promise<QuantReport> {
   const platform = await detectPlatform();
+  const options = await withImportance(spec, asked);
   const files = await findModel(spec, options, platform);
   const packers = new Packers({ threads: options.threads ?? platform.hardwareConcurrency() });
   try {

@@ -22,6 +22,7 @@ import type { QuantReport } from './core/sdk/quantReport.ts';
 import { Weights } from './core/weights.ts';
 import { findModel, resolveOptions } from './findModel.ts';
 import { isqSettings } from './isq.ts';
+import { withImportance } from './measureImportance.ts';
 import { buildDecoder } from './models/arch.ts';
 import { archOf } from './models/registry.ts';
 import { sourceOfModel } from './openDecoder.ts';
@@ -77,11 +78,12 @@ const MANAGED: readonly string[] = [
 export async function writeUqff(
   spec: ModelSpec,
   output: string,
-  options: WriteUqffOptions,
+  asked: WriteUqffOptions,
 ): Promise<readonly QuantReport[]> {
   const platform = await detectPlatform();
-  const targets = targetsOf(output, options.types);
+  const targets = targetsOf(output, asked.types);
   await checkFolder(platform, targets.folder);
+  const options = await withImportance(spec, asked);
   const files = await findModel(spec, options, platform);
   const packers = new Packers({ threads: options.threads ?? platform.hardwareConcurrency() });
   const staging = new Staging(platform, targets.folder);

@@ -109,6 +109,7 @@ export function program(): Command {
     .option('--isq <types>', 'the type: Q4K, Q8_0, … or a number of bits; several for a folder: Q4K,AFQ4', typeList, [])
     .option('-o, --output <path>', 'the .gguf or .uqff file to write, or a folder for UQFF files of several types')
     .option('--imatrix <file>', 'importance of weights: an imatrix of llama.cpp, or a .cimatrix file')
+    .option('--calibration-file <file>', 'a text to measure that importance on')
     .option('--topology <file>', 'types of single layers and weights')
     .option('--experts-only', 'quantize routed experts only')
     .option('--tok-model-id <model>', 'where tokenizer and chat template come from, for UQFF files of a GGUF model')

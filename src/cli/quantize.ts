@@ -7,6 +7,7 @@ export interface QuantizeFlags extends ModelFlags {
   readonly isq?: readonly string[];
   readonly output?: string;
   readonly imatrix?: string;
+  readonly calibrationFile?: string;
   readonly topology?: string;
   readonly expertsOnly?: boolean;
   readonly readme?: boolean;
@@ -17,6 +18,11 @@ export interface QuantizeFlags extends ModelFlags {
 }
 
 const MIB = 2 ** 20;
+const STAGES: Readonly<Record<string, string>> = {
+  load: 'quantizing',
+  quantize: 'quantizing',
+  calibrate: 'calibrating',
+};
 
 export async function quantize(flags: QuantizeFlags): Promise<void> {
   const { output, quiet, isq = [] } = flags;
@@ -27,6 +33,7 @@ export async function quantize(flags: QuantizeFlags): Promise<void> {
   const options = {
     ...{ files, threads },
     imatrix: flags.imatrix,
+    calibrationFile: flags.calibrationFile,
     topologyFromPath: flags.topology,
     mixtureQexpertsIsq: flags.expertsOnly,
     onProgress: progress(quiet === true),
@@ -56,9 +63,7 @@ function progress(quiet: boolean): (event: LoadProgressEvent) => void {
     const percent = Math.floor((100 * done) / total);
     if (quiet || !process.stderr.isTTY || (percent === shown && done < total)) return;
     shown = percent;
-    process.stderr.write(
-      `\r\u001b[K${stage === 'download' ? stage : 'quantizing'} ${percent} %${item ? `  ${item}` : ''}`,
-    );
+    process.stderr.write(`\r\u001b[K${STAGES[stage] ?? stage} ${percent} %${item ? `  ${item}` : ''}`);
   };
 }
 

@@ -67,6 +67,11 @@ describe('the command line', () => {
     expect(program().commands.map((c) => c.name())).toEqual(['run', 'bench', 'quantize', 'doctor', 'models']);
   });
 
+  it('quantizes by an importance file or a text', async () => {
+    const { text } = await parse('quantize', '--help');
+    for (const flag of ['--imatrix', '--calibration-file', '--topology']) expect(text).toContain(flag);
+  });
+
   it('accepts what the comparison with other engines passes', async () => {
     const argv =
       'bench --model a --prompts p --threads 2 --reps 2 --decode 128 --batch 4,8 --batch-decode 32 --task gen';

@@ -152,3 +152,16 @@ export function relativeError(a: Float32Array, b: Float32Array): number {
   }
   return Math.sqrt(error / size);
 }
+
+/** Mean squares of what the first projections see, which can be said without a model: normalised embeddings. */
+export function firstInputs(matrices: Matrices, table: Float32Array, rows: readonly number[]): Float64Array {
+  const norm = matrices.get('model.layers.0.input_layernorm.weight')!.data;
+  const width = norm.length;
+  const out = new Float64Array(width);
+  for (const id of rows) {
+    const row = table.subarray(id * width, (id + 1) * width);
+    const size = Math.sqrt(row.reduce((n, v) => n + v * v, 0) / width + 1e-5);
+    for (let c = 0; c < width; c++) out[c]! += ((row[c]! / size) * norm[c]!) ** 2 / rows.length;
+  }
+  return out;
+}

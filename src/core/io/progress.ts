@@ -1,6 +1,6 @@
 /** How far a long operation has come. */
 export interface Progress {
-  readonly stage: 'download' | 'load' | 'quantize' | 'warmup';
+  readonly stage: 'download' | 'load' | 'quantize' | 'calibrate' | 'warmup';
   readonly done: number;
   readonly total: number;
   readonly unit: 'bytes' | 'tensors' | 'steps';

@@ -192,6 +192,11 @@ export class LoadOptionsBuilder {
     return this.set({ imatrix: file });
   }
 
+  /** A text that the model reads before it is quantized, to tell which columns matter. */
+  withCalibrationFile(file: NonNullable<LoadOptions['calibrationFile']>): this {
+    return this.set({ calibrationFile: file });
+  }
+
   /** UQFF files to load out of the folder or repository: names of files or types. */
   withFromUqff(files: string | readonly string[]): this {
     return this.set({ fromUqff: files });

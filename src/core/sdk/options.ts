@@ -21,7 +21,7 @@ export type ModelDType = 'auto' | 'f32';
 export type TokenSource = string;
 
 export interface LoadProgressEvent {
-  readonly stage: 'download' | 'load' | 'quantize' | 'warmup';
+  readonly stage: 'download' | 'load' | 'quantize' | 'calibrate' | 'warmup';
   readonly done: number;
   readonly total: number;
   readonly unit: 'bytes' | 'steps';
@@ -141,8 +141,13 @@ export interface LoadOptions {
   readonly topology?: Readonly<Record<string, LayerTopology>> | undefined;
   /** A topology file: YAML or JSON. */
   readonly topologyFromPath?: string | undefined;
-  /** Importance of weights for `isq`: an imatrix file of llama.cpp, or a `.cimatrix` file. */
-  readonly imatrix?: SourceInput | undefined;
+  /** Importance of weights for `isq`: an imatrix file of llama.cpp, a `.cimatrix` file, or what `readCimatrix` read. */
+  readonly imatrix?: SourceInput | ReadonlyMap<string, Float32Array> | undefined;
+  /**
+   * The same, measured first: a text that the model reads as it is stored, in pieces of 1024 tokens. It is in memory as such
+   * meanwhile, and then read again to be quantized.
+   */
+  readonly calibrationFile?: SourceInput | undefined;
   /**
    * UQFF files to load out of a folder or hub repository: a file (the first of a set is enough), a type (`q4k`), or a number
    * of bits.
@@ -213,6 +218,7 @@ const KNOWN: ReadonlySet<string> = new Set<keyof LoadOptions>([
   'topology',
   'topologyFromPath',
   'imatrix',
+  'calibrationFile',
   'fromUqff',
   'writeUqff',
   'lora',

@@ -70,6 +70,11 @@ export class ModelText {
     this.#eosIds = parts.eosIds ?? [];
   }
 
+  /** The token that begins a sequence, where the model has one. */
+  get bosId(): number | undefined {
+    return this.#bosToken === undefined ? undefined : this.tokenizer.idOf(this.#bosToken);
+  }
+
   /** Ids that end an answer, besides those the checkpoint's generation defaults name. */
   endIds(): number[] {
     const source = this.template?.source ?? '';
@@ -114,7 +119,7 @@ export class ModelText {
       if (p === undefined || s === undefined || (mid !== undefined && m === undefined)) continue;
       // What the tokenizer puts in front of every text stays in front.
       const ids = this.tokenizer.encode('');
-      const head = ids.length > 0 && this.#bosToken !== undefined && ids[0] === this.tokenizer.idOf(this.#bosToken);
+      const head = ids.length > 0 && ids[0] === this.bosId;
       const begin = head ? [ids[0] as number] : [];
       return order === 'prefix first'
         ? Uint32Array.from([...begin, p, ...plain(prefix), s, ...plain(suffix), ...(m === undefined ? [] : [m])])

@@ -16,15 +16,37 @@ export interface Layer {
   readonly modules: readonly string[];
 }
 
-/** The matrices of a model that were quantized and that its activations are multiplied with. */
-export function calibratedLayers(weights: Weights, isq: Isq): Layer[] {
+/** The matrices of a model that its activations are multiplied with, and that a part of was `chosen` by name. */
+export function calibratedLayers(weights: Weights, chosen: (name: string) => boolean): Layer[] {
   const layers: Layer[] = [];
   for (const matrix of weights.matrices) {
     const { weight, parts } = matrix;
-    if (!parts.some((part) => isq.typeOf(part.name)) || isTable(weight.name, weights.weights.keys())) continue;
+    if (!parts.some((part) => chosen(part.name)) || isTable(weight.name, weights.weights.keys())) continue;
     // Matrices that are cut out of one, and no longer rows of it, have names of their own.
     const names = weight.parts.length > 0 ? parts.map((p) => p.name) : [weight.name];
     layers.push({ matrix, modules: expertPaths(weight) ?? [...new Set(names.map(moduleOf))] });
+  }
+  return layers;
+}
+
+/**
+ * The layers that quantization in place has made.
+ * @throws UnsupportedError where there are none, or some of a type that importance does not go with.
+ */
+export function quantizedLayers(weights: Weights, isq: Isq): Layer[] {
+  const layers = calibratedLayers(weights, (name) => isq.typeOf(name) !== undefined);
+  if (layers.length === 0) {
+    throw new UnsupportedError('calibration: expected matrices that isq has quantized, got none; load with isq', {
+      feature: 'calibration',
+    });
+  }
+  for (const { name } of layers.flatMap(({ matrix }) => matrix.parts)) {
+    const type = isq.typeOf(name);
+    if (type === undefined || !REFUSING.test(type)) continue;
+    throw new UnsupportedError(
+      `calibration: ${moduleOf(name)}: expected a type that importance can choose codes of (Q2K to Q6K), got ${type}; quantize to another`,
+      { feature: `calibration of ${type}` },
+    );
   }
   return layers;
 }
@@ -50,7 +72,6 @@ export function byModule(measured: readonly Measured[]): Map<string, Float32Arra
 /** Statistics of all layers of a model, from `begin` to `end`. */
 export class Calibration {
   readonly #weights: Weights;
-  #layers: readonly Layer[] = [];
   #collected: readonly Collected[] = [];
 
   constructor(weights: Weights) {
@@ -61,33 +82,13 @@ export class Calibration {
     return this.#collected.length > 0;
   }
 
-  /**
-   * Collects from now on, from zero. No step may run.
-   * @throws UnsupportedError where nothing was quantized, or to types that importance does not go with; nothing is
-   * collected then.
-   */
-  begin(isq: Isq): void {
+  /** Collects from now on, from zero. No step may run. */
+  begin(layers: readonly Layer[]): void {
     this.end();
-    this.#layers = calibratedLayers(this.#weights, isq);
-    if (this.#layers.length === 0) {
-      throw new UnsupportedError('calibration: expected matrices that isq has quantized, got none; load with isq', {
-        feature: 'calibration',
-      });
-    }
-    for (const { matrix } of this.#layers) {
-      for (const part of matrix.parts) {
-        const type = isq.typeOf(part.name);
-        if (type === undefined || !REFUSING.test(type)) continue;
-        throw new UnsupportedError(
-          `calibration: ${moduleOf(part.name)}: expected a type that importance can choose codes of (Q2K to Q6K), got ${type}; quantize to another`,
-          { feature: `calibration of ${type}` },
-        );
-      }
-    }
     const collected: Collected[] = [];
     this.#collected = collected;
     try {
-      for (const layer of this.#layers) {
+      for (const layer of layers) {
         const squares = new ColumnSquares(this.#weights.backend, layer.matrix.weight);
         collected.push({ layer, squares });
         layer.matrix.weight.observer = squares;
@@ -100,10 +101,10 @@ export class Calibration {
 
   status(isq: Isq, perLayer = false): CalibrationStatus {
     const counts = this.#collected.flatMap(({ layer, squares: { rows } }) => layer.modules.map(() => rows));
-    const layers = calibratedLayers(this.#weights, isq).reduce((n, l) => n + l.modules.length, 0);
+    const layers = calibratedLayers(this.#weights, (name) => isq.typeOf(name) !== undefined);
     return {
       collecting: this.collecting,
-      layers,
+      layers: layers.reduce((n, l) => n + l.modules.length, 0),
       layersTracking: counts.length,
       totalRows: counts.reduce((n, c) => n + c, 0),
       minRows: counts.reduce((least, c) => Math.min(least, c), counts[0] ?? 0),

@@ -4,8 +4,8 @@ import { addExpertSquares, addInto, addSquares, scaleInto } from '../../core/ops
 import type { Tensor } from '../../core/tensor.ts';
 import type { Weight, WeightObserver } from '../../core/weight.ts';
 
-/** Calls after which sums move to a second set: thousands of small addends would be rounded away beside a large sum. */
-const FOLD_EVERY = 4096;
+/** Calls after which sums move to a second set: small addends are rounded coarsely beside a sum of thousands of them. */
+const FOLD_EVERY = 256;
 
 interface Sums {
   /** `[experts, columns]`; one row without experts. */
