@@ -1,8 +1,8 @@
 /** Errors of what is written, against the errors that the reference implementation leaves on data of the same kind. */
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { normals } from '../../bench/formatMeasure.ts';
 import { dequantize, quantize, quantTypes } from '../../src/quant/index.ts';
-import { Random } from '../conformance/random.ts';
 
 /** Root mean square errors on 256 × 1024 normal numbers: without importance, with it, and weighted by it. */
 const errors = JSON.parse(
@@ -15,15 +15,6 @@ const ALLOWED = 1.1;
 const x = normals(ROWS * COLUMNS, 7);
 // Gamma with shape 1/2: the square of a normal number.
 const importance = normals(COLUMNS, 8).map((v) => v * v + 1e-3);
-
-/** Normal also in its tails, which decide the scales. */
-function normals(n: number, seed: number): Float32Array<ArrayBuffer> {
-  const random = new Random(seed);
-  return Float32Array.from(
-    { length: n },
-    () => Math.sqrt(-2 * Math.log(1 - random.next())) * Math.cos(2 * Math.PI * random.next()),
-  );
-}
 
 function rms(bytes: Uint8Array, name: string, data: Float32Array, columns: number, weights?: Float32Array): number {
   const y = dequantize(name, bytes, columns);
