@@ -4,13 +4,15 @@ import { describe, expect, it } from 'vitest';
 import { Engine } from '../../src/core/engine/engine.ts';
 import { blocksForGuesses, HeadDrafter } from '../../src/core/engine/headDrafter.ts';
 import type { ModelRunner, PredictorRunner } from '../../src/core/engine/types.ts';
+import { readGguf } from '../../src/core/io/gguf.ts';
+import { ggufModel } from '../../src/core/io/ggufModel.ts';
 import { readSafetensors } from '../../src/core/io/safetensors.ts';
 import { safetensorsSource } from '../../src/core/io/weightSource.ts';
 import { DecoderRunner } from '../../src/core/runner.ts';
-import { readValues, type WeightSource, Weights } from '../../src/core/weights.ts';
+import { readValues, type SourceTensor, type WeightSource, Weights } from '../../src/core/weights.ts';
 import { buildDecoder } from '../../src/models/arch.ts';
 import { archOf } from '../../src/models/registry.ts';
-import { backends, codec, fixtures, openModel, type TestBackend } from './harness.ts';
+import { backends, codec, fixtures, type Opened, openModel, type TestBackend } from './harness.ts';
 
 const FAMILIES = [
   'qwen3_next',
@@ -42,19 +44,42 @@ function both(a: WeightSource, b: WeightSource): WeightSource {
   return { get: (name) => a.get(name) ?? b.get(name), names: () => [...a.names(), ...b.names()] };
 }
 
-/** The configurations of the fixtures without heads say that there is none. */
+/** A model without its head, whose configuration says that it has one, and the head. */
 async function openHeaded(name: string) {
   const { config, source } = await openModel(new URL(`${name}/`, fixtures));
-  return { config: { ...(config as object), num_nextn_predict_layers: 1 }, source };
+  const head = safetensorsSource(await read(new URL(`${name}/mtp.safetensors`, heads)));
+  return { config: { ...(config as object), num_nextn_predict_layers: 1 }, source, head };
 }
 
+async function openWhole(name: string): Promise<Opened> {
+  const { config, source, head } = await openHeaded(name);
+  return { config, source: both(source, head) };
+}
+
+/** A head of Qwen under the names that GGUF files lead to. */
+async function openRenamed(name: string): Promise<Opened> {
+  const { config, source, head } = await openHeaded(name);
+  const at = `model.layers.${(config as unknown as { num_hidden_layers: number }).num_hidden_layers}.`;
+  const renamed = new Map<string, SourceTensor>();
+  for (const stored of head.names()) {
+    const to = stored
+      .replace('mtp.layers.0.', at)
+      .replace('mtp.fc.', `${at}eh_proj.`)
+      .replace('mtp.pre_fc_norm_embedding.', `${at}enorm.`)
+      .replace('mtp.pre_fc_norm_hidden.', `${at}hnorm.`)
+      .replace('mtp.norm.', `${at}shared_head.norm.`);
+    renamed.set(to, { ...head.get(stored)!, name: to });
+  }
+  return { config, source: both(source, { get: (tensor) => renamed.get(tensor), names: () => renamed.keys() }) };
+}
+
+const openGguf = async () => ggufModel(await readGguf(readFileSync(new URL('gguf_glm4moe.gguf', heads))));
+
 /** The model with its head, and the logits of all guesses that are made with it. */
-async function load(name: string, { create, blockSize }: TestBackend) {
+async function load({ config, source }: Opened, { create, blockSize }: TestBackend) {
   const backend = await create();
-  const { config, source } = await openHeaded(name);
-  const head = safetensorsSource(await read(new URL(`${name}/mtp.safetensors`, heads)));
   const arch = await archOf(config);
-  const weights = Weights.open({ backend, source: both(source, head), codec, dtype: 'f32' });
+  const weights = Weights.open({ backend, source, codec, dtype: 'f32' });
   const decoder = buildDecoder(arch, weights, arch.config(config), { predictor: true });
   await weights.load();
   const extraBlocks = blocksForGuesses(2, blockSize, DEPTH);
@@ -84,9 +109,14 @@ async function load(name: string, { create, blockSize }: TestBackend) {
 }
 
 describe.each(backends)('$name', (backend) => {
-  it.each(FAMILIES)('%s', async (name) => {
+  it.each<[string, string, (name: string) => Promise<Opened>]>([
+    ...FAMILIES.map((name) => [name, name, openWhole] as [string, string, typeof openWhole]),
+    ['a GGUF file', 'glm4_moe', openGguf],
+    ['names of GGUF files', 'qwen3_5_text', openRenamed],
+    ['names of GGUF files, experts', 'qwen3_5_moe_text', openRenamed],
+  ])('%s', async (_, name, open) => {
     const { prompt, logits } = await expected(name);
-    const { served, guesses, vocabSize, dispose } = await load(name, backend);
+    const { served, guesses, vocabSize, dispose } = await load(await open(name), backend);
     // In one piece, and in pieces of four tokens.
     for (const maxBatchTokens of [64, 4]) {
       guesses.length = 0;
@@ -108,8 +138,7 @@ describe.each(backends)('$name', (backend) => {
 it('no head is built, and none of its tensors missed, unless it is asked for', async () => {
   for (const name of FAMILIES) {
     const backend = await backends[0]!.create();
-    const { config, source } = await openHeaded(name);
-    const head = safetensorsSource(await read(new URL(`${name}/mtp.safetensors`, heads)));
+    const { config, source, head } = await openHeaded(name);
     const arch = await archOf(config);
     const build = (from: WeightSource, predictor: boolean) =>
       buildDecoder(arch, Weights.open({ backend, source: from, codec }), arch.config(config), { predictor });

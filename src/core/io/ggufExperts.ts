@@ -120,7 +120,6 @@ export function deepseek(f: GgufFacts): Config {
     qk_nope_head_dim: key - rotated,
     v_head_dim: value,
     attention_bias: has(f, 'attn_kv_a_mqa.bias'),
-    num_nextn_predict_layers: 0,
   };
   if (gating(f) === SIGMOID) return { architectures: ['DeepseekV3ForCausalLM'], ...latent, ...routing };
   if (routing.norm_topk_prob) {
@@ -140,7 +139,6 @@ export function glmExperts(f: GgufFacts): Config {
     ...routed(f),
     use_qk_norm: has(f, 'attn_q_norm.weight'),
     attention_bias: has(f, 'attn_q.bias'),
-    num_nextn_predict_layers: 0,
   };
 }
 

@@ -71,7 +71,8 @@ async function configOf(keys: GgufKeys, arch: GgufArch, tensors: ReadonlyMap<str
   if (!table) throw new FormatError('token_embd.weight: expected this tensor, got none; the file is incomplete');
   const hidden = keys.count('embedding_length');
   // Blocks that draft tokens count as well.
-  const layers = keys.count('block_count', MAX_LAYERS) - (keys.optionalCount('nextn_predict_layers') ?? 0);
+  const drafts = keys.optionalCount('nextn_predict_layers') ?? 0;
+  const layers = keys.count('block_count', MAX_LAYERS) - drafts;
   if (layers < 1) throw new FormatError(`block_count: expected more than the blocks that draft tokens, got ${layers}`);
   const heads = keys.count('attention.head_count');
   const headDim = arch.latent
@@ -112,6 +113,7 @@ async function configOf(keys: GgufKeys, arch: GgufArch, tensors: ReadonlyMap<str
     attn_logit_softcapping: keys.optionalNumber('attn_logit_softcapping'),
     final_logit_softcapping: keys.optionalNumber('final_logit_softcapping'),
     rope_parameters: rope,
+    num_nextn_predict_layers: arch.drafts ? drafts : 0,
     ...arch.config?.({ keys, tensors, layers, rope, headDim, window, types }),
     bos_token_id: keys.tokenId('bos'),
     eos_token_id: keys.tokenId('eos'),
@@ -149,7 +151,8 @@ type Config = Awaited<ReturnType<typeof configOf>>;
 function translated(arch: GgufArch, c: Config, tensors: ReadonlyMap<string, SourceTensor>): Map<string, SourceTensor> {
   const out = new Map<string, SourceTensor>();
   for (const [ggufName, stored] of tensors) {
-    if (ROPE_TENSORS.includes(ggufName) || blockOf(ggufName) >= c.num_hidden_layers) continue;
+    if (ROPE_TENSORS.includes(ggufName) || blockOf(ggufName) >= c.num_hidden_layers + c.num_nextn_predict_layers)
+      continue;
     const name = hfName(arch, ggufName);
     // A name without translation stays, so that the load reports it.
     let t: SourceTensor = name === undefined ? stored : { ...stored, name };

@@ -41,6 +41,8 @@ export interface GgufArch {
   readonly latent?: boolean;
   /** Keys that only some architectures have. */
   readonly reads?: readonly string[];
+  /** Blocks that draft tokens are read as layers behind the last one. */
+  readonly drafts?: boolean;
   /** Layers of the largest size, which scales queries by hidden size over heads instead of the head size. */
   readonly wideScaleLayers?: number;
 }
@@ -68,6 +70,12 @@ const BLOCK: Readonly<Record<string, string>> = {
   ffn_gate_exps: 'mlp.experts.gate_proj',
   ffn_up_exps: 'mlp.experts.up_proj',
   ffn_down_exps: 'mlp.experts.down_proj',
+  'nextn.eh_proj': 'eh_proj',
+  'nextn.enorm': 'enorm',
+  'nextn.hnorm': 'hnorm',
+  'nextn.embed_tokens': 'embed_tokens',
+  'nextn.shared_head_norm': 'shared_head.norm',
+  'nextn.shared_head_head': 'shared_head.head',
 };
 
 /** Block tensors whose names have no `.weight` or `.bias` of their own. */
@@ -164,6 +172,7 @@ export const GGUF_ARCHES: Readonly<Record<string, GgufArch>> = {
     modelType: 'deepseek_v2',
     names: { ...LATENT, ...SHARED('shared_experts') },
     latent: true,
+    drafts: true,
     reads: experts.ROUTING_KEYS,
     config: experts.deepseek,
   },
@@ -172,6 +181,7 @@ export const GGUF_ARCHES: Readonly<Record<string, GgufArch>> = {
     modelType: 'glm4_moe',
     names: { ...LATER_NORM, ...SHARED('shared_experts') },
     partialRotary: true,
+    drafts: true,
     reads: experts.ROUTING_KEYS,
     config: experts.glmExperts,
   },
@@ -258,6 +268,7 @@ export const GGUF_ARCHES: Readonly<Record<string, GgufArch>> = {
     partialRotary: true,
     mixedLayers: true,
     reads: experts.EXPERT_KEYS,
+    drafts: true,
     config: hybrid.qwen3Next,
   },
   qwen35: {
@@ -268,6 +279,7 @@ export const GGUF_ARCHES: Readonly<Record<string, GgufArch>> = {
     normsAddOne: true,
     partialRotary: true,
     mixedLayers: true,
+    drafts: true,
     config: hybrid.qwen35,
   },
   qwen35moe: {
@@ -279,6 +291,7 @@ export const GGUF_ARCHES: Readonly<Record<string, GgufArch>> = {
     partialRotary: true,
     mixedLayers: true,
     reads: experts.EXPERT_KEYS,
+    drafts: true,
     config: hybrid.qwen35Experts,
   },
   lfm2: {
