@@ -45,6 +45,8 @@ const FILE_TYPES: Readonly<Record<string, number>> = {
   Q4K: 14,
   Q5K: 16,
   Q6K: 18,
+  IQ4_NL: 25,
+  IQ4_XS: 30,
   MXFP4: 38,
 };
 const QUANTIZATION_VERSION = 2;

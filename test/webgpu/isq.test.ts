@@ -24,7 +24,7 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'quantization on 
 
   it.each([
     ...['Q4_0', 'Q4_1', 'Q5_0', 'Q5_1', 'Q8_0', 'Q8_1', 'Q2K', 'Q3K', 'Q4K', 'Q5K', 'Q6K', 'Q8K'],
-    ...['AFQ2', 'AFQ4', 'AFQ8', 'HQQ4', 'HQQ8', 'F8E4M3', 'F8Q8', 'MXFP4'],
+    ...['AFQ2', 'AFQ4', 'AFQ8', 'HQQ4', 'HQQ8', 'F8E4M3', 'F8Q8', 'MXFP4', 'IQ4_NL', 'IQ4_XS'],
   ])('%s: logits and report are those of the reference', async (isq) => {
     const { logits, report } = await wanted(dense, isq);
     const model = await load(dense, 'webgpu', isq);

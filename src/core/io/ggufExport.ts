@@ -4,7 +4,7 @@ import { isRecord } from '../schema.ts';
 import type { Codec, SourceTensor, WeightSource } from '../weights.ts';
 import { EXPORT_KEYS, type ExportFacts, type GgufKeyValue, type GgufKeyValues } from './ggufExportKeys.ts';
 import { ropeKeys } from './ggufExportRope.ts';
-import { floats, floatTensor, ggufLayout, type LayoutSizes, pairRows } from './ggufLayout.ts';
+import { floats, floatTensor, ggufLayout, inRows, type LayoutSizes, pairRows } from './ggufLayout.ts';
 import { type GgufArch, ggufNames } from './ggufNames.ts';
 
 type Config = Readonly<Record<string, unknown>>;
@@ -166,6 +166,12 @@ function keysOf(name: string, own: GgufKeyValues): Map<string, GgufKeyValue> {
 
 /** What writers change in the values: pairs of rows, norms with the one added, decay rates, small tensors as F32. */
 function changed(t: SourceTensor, gguf: string, arch: GgufArch, f: ExportFacts, codec: Codec): SourceTensor {
+  if (arch.bare?.['ssm_d'] && /\.ssm_([ad]|norm\.weight)$/.test(gguf)) {
+    // Vectors as columns, norms as a row a group.
+    const rows = /ssm_norm/.test(gguf) ? need(f.c, 'mamba_n_groups') : (t.shape[0] as number);
+    const shaped = inRows(floats(t, codec), rows);
+    return /\.ssm_a$/.test(gguf) ? floats(shaped, codec, negativeRates) : shaped;
+  }
   const flat = /(ffn_gate_inp_shexp\.weight|exp_probs_b\.bias)$/.test(gguf) ? { ...t, shape: t.shape.slice(-1) } : t;
   if (/\.attn_[qk]\.(weight|bias)$/.test(gguf) && arch.pairedRows) {
     const paired = pairRows(flat, /\.attn_q\./.test(gguf) ? f.heads : f.kvHeads, f.headDim, codec);
@@ -177,9 +183,12 @@ function changed(t: SourceTensor, gguf: string, arch: GgufArch, f: ExportFacts, 
     });
   }
   if (/\.ssm_a$/.test(gguf)) {
-    return floats(flat, codec, (values) => {
-      for (let i = 0; i < values.length; i++) values[i] = -Math.exp(values[i]!);
-    });
+    return floats(flat, codec, negativeRates);
   }
   return flat.shape.length === 1 || FLOATS.test(gguf) ? floats(flat, codec) : flat;
+}
+
+/** Logarithms of decay rates as the rates themselves, negative. */
+function negativeRates(values: Float32Array): void {
+  for (let i = 0; i < values.length; i++) values[i] = -Math.exp(values[i]!);
 }

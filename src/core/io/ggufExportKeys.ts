@@ -137,6 +137,15 @@ const deltaNet: Write = (f) => ({
   full_attention_interval: count(f, 'full_attention_interval'),
 });
 
+/** Positions of text are alike in all sections, which must be there all the same. */
+const sections: Write = (f) => {
+  const rope = f.c['rope_parameters'] as Readonly<Record<string, unknown>> | undefined;
+  const stated = rope?.['mrope_section'];
+  const share = Number(rope?.['partial_rotary_factor'] ?? f.c['partial_rotary_factor'] ?? 1);
+  const list = Array.isArray(stated) ? (stated as number[]) : [Math.trunc(f.headDim * share) / 2];
+  return { 'rope.dimension_sections': [...list, 0, 0, 0, 0].slice(0, 4) };
+};
+
 const lfm2: Write = (f) => ({
   ...someAttend(f, (type) => type === 'full_attention'),
   'attention.layer_norm_rms_epsilon': count(f, 'norm_eps'),
@@ -225,8 +234,8 @@ export const EXPORT_KEYS: Readonly<Record<string, Write>> = {
   granite,
   granitehybrid: graniteHybrid,
   qwen3next: (f) => ({ ...deltaNet(f), ...sharedExpert(f) }),
-  qwen35: deltaNet,
-  qwen35moe: (f) => ({ ...deltaNet(f), ...sharedExpert(f) }),
+  qwen35: (f) => ({ ...deltaNet(f), ...sections(f) }),
+  qwen35moe: (f) => ({ ...deltaNet(f), ...sections(f), ...sharedExpert(f) }),
   lfm2,
   lfm2moe: (f) => ({
     ...lfm2(f),

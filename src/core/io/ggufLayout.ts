@@ -283,6 +283,20 @@ export function floats(t: SourceTensor, codec: Codec, change?: (values: Float32A
   };
 }
 
+/** An F32 vector in rows. */
+export function inRows(t: SourceTensor, rows: number): SourceTensor {
+  const width = sizeOf(t.shape) / rows;
+  return {
+    ...t,
+    shape: [rows, width],
+    async readRows(first, n, target) {
+      const all = new Uint8Array(4 * rows * width);
+      await t.readRows(0, 1, all);
+      target.set(all.subarray(4 * first * width, 4 * (first + n) * width));
+    },
+  };
+}
+
 /** A tensor out of values at hand. */
 export function floatTensor(name: string, values: Float32Array, order: number): SourceTensor {
   return {

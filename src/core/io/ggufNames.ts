@@ -347,7 +347,8 @@ export function ggufNames(arch: GgufArch, layers: number): ReadonlyMap<string, r
   for (const [stem, hf] of Object.entries({ ...arch.ends, ...MODEL, ...arch.ends })) add(stem, hf);
   for (let i = 0; i < layers; i++) {
     const at = `${arch.blocks ?? 'model.layers'}.${i}.`;
-    for (const [stem, hf] of Object.entries({ ...BLOCK, ...arch.names })) add(stem, hf, at, `blk.${i}.`);
+    // Names of the architecture's own come first: norms lie elsewhere in some.
+    for (const [stem, hf] of Object.entries({ ...arch.names, ...BLOCK, ...arch.names })) add(stem, hf, at, `blk.${i}.`);
     for (const [name, hf] of Object.entries({ ...BARE, ...arch.bare })) put(at + hf, `blk.${i}.${name}`);
   }
   return out;

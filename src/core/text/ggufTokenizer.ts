@@ -2,7 +2,7 @@
 import { UnsupportedError } from '../errors.ts';
 import { type GgufBytes, ggufValue } from '../io/ggufWrite.ts';
 import { isRecord } from '../schema.ts';
-import { ggufPreTokenizer } from './ggufPre.ts';
+import { ggufPreTokenizer, ggufPreTokenizerNames } from './ggufPre.ts';
 import { GPT2_PATTERN } from './pretokenize.ts';
 
 const NORMAL = 1;
@@ -12,8 +12,8 @@ const USER_DEFINED = 4;
 const UNUSED = 5;
 const BYTE = 6;
 
-/** Names of pre-tokenizers, one of each kind that published models use. */
-const PRE_NAMES = ['llama-bpe', 'qwen2', 'gpt-2', 'smollm', 'gpt-4o', 'tekken', 'deepseek-v3'];
+/** Names of pre-tokenizers to prefer where several split alike: readers have known these the longest. */
+const PRE_NAMES = ['llama-bpe', 'qwen2', 'gpt-2', 'smollm', 'gpt-4o', 'tekken', 'deepseek-v3', 'dbrx'];
 /** No vocabulary is larger. */
 const MAX_TOKENS = 1 << 22;
 
@@ -43,6 +43,7 @@ export function ggufTokenizer(files: TokenizerFiles): Map<string, GgufBytes> {
     Array.isArray(m) ? m.map(String).join(' ') : String(m),
   );
   const spm = model['byte_fallback'] === true;
+  checkNormalizer(tokenizer['normalizer'], spm);
   const { texts, types } = tokensOf(files, vocab, spm);
   const { string, strings, i32s, f32s, u32, bool } = ggufValue;
   const out = new Map<string, GgufBytes>();
@@ -59,15 +60,19 @@ export function ggufTokenizer(files: TokenizerFiles): Map<string, GgufBytes> {
     const text = isRecord(value) ? value['content'] : value;
     return typeof text === 'string' ? ids.get(text) : undefined;
   };
+  const around = affixesOf(tokenizer['post_processor']);
+  const byText = (text: string | undefined) => (text === undefined ? undefined : ids.get(text));
   const special = {
-    bos: named('bos_token') ?? files.bos,
-    eos: named('eos_token') ?? files.eos,
-    unknown: named('unk_token'),
+    bos: named('bos_token') ?? files.bos ?? byText(around.first),
+    eos: named('eos_token') ?? files.eos ?? byText(around.last),
+    unknown: named('unk_token') ?? byText(typeof model['unk_token'] === 'string' ? model['unk_token'] : undefined),
     padding: named('pad_token'),
   };
   for (const [name, id] of Object.entries(special)) if (id !== undefined) put(`${name}_token_id`, u32(id));
-  put('add_bos_token', bool(addsBos(tokenizer, settings, special.bos === undefined ? '' : (texts[special.bos] ?? ''))));
-  put('add_eos_token', bool(settings['add_eos_token'] === true));
+  const adds = (key: string, text: string | undefined, id: number | undefined) =>
+    typeof settings[key] === 'boolean' ? settings[key] : id !== undefined && byText(text) === id;
+  put('add_bos_token', bool(adds('add_bos_token', around.first, special.bos)));
+  put('add_eos_token', bool(adds('add_eos_token', around.last, special.eos)));
   if (spm) put('add_space_prefix', bool(prefixesSpace(tokenizer)));
   if (files.chatTemplate !== undefined) out.set('tokenizer.chat_template', string(files.chatTemplate));
   return out;
@@ -107,10 +112,12 @@ function scoresOf(texts: readonly string[], merges: readonly string[]): Float32A
 
 function preName(tokenizer: Json): string {
   const patterns = patternsOf(tokenizer['pre_tokenizer']);
-  const found = PRE_NAMES.find((name) => {
-    const known = ggufPreTokenizer(name)?.patterns;
-    return known?.length === patterns.length && known.every((p, i) => p === patterns[i]);
+  const whole = record(tokenizer['model'])['ignore_merges'] === true;
+  const alike = [...PRE_NAMES, ...ggufPreTokenizerNames()].filter((name) => {
+    const known = ggufPreTokenizer(name);
+    return !known?.plainText && known?.patterns.join('\n') === patterns.join('\n');
   });
+  const found = alike.find((name) => (ggufPreTokenizer(name)?.ignoreMerges ?? false) === whole) ?? alike[0];
   if (found !== undefined) return found;
   throw unsupported('pre_tokenizer', 'splitting rules with a name in GGUF files', patterns.join(' then '));
 }
@@ -125,16 +132,48 @@ function patternsOf(step: unknown): readonly string[] {
     case 'Digits':
       return [s['individual_digits'] === true ? '\\p{N}' : '\\p{N}+'];
     case 'ByteLevel':
+      if (s['add_prefix_space'] === true) throw unsupported('pre_tokenizer', 'no space before the text', 'one');
       return s['use_regex'] === false ? [] : [GPT2_PATTERN];
     default:
       throw unsupported('pre_tokenizer', 'Split, Digits or ByteLevel', s['type']);
   }
 }
 
-/** What the template of the post-processor puts first. */
-function addsBos(tokenizer: Json, settings: Json, bos: string): boolean {
-  if (typeof settings['add_bos_token'] === 'boolean') return settings['add_bos_token'];
-  return bos !== '' && JSON.stringify(tokenizer['post_processor'] ?? null).includes(`"id":${JSON.stringify(bos)}`);
+/** The tokens before and after a text, where there is one of them. */
+function affixesOf(step: unknown): { readonly first?: string | undefined; readonly last?: string | undefined } {
+  const s = record(step);
+  switch (s['type']) {
+    case 'Sequence':
+      return (
+        (Array.isArray(s['processors']) ? s['processors'] : []).map(affixesOf).find((a) => a.first ?? a.last) ?? {}
+      );
+    case 'TemplateProcessing': {
+      const parts = Array.isArray(s['single']) ? s['single'].map(record) : [];
+      const at = parts.findIndex((part) => 'Sequence' in part);
+      const text = (part: Json | undefined) => {
+        const id = record(part?.['SpecialToken'])['id'];
+        return typeof id === 'string' ? id : undefined;
+      };
+      return {
+        first: at === 1 ? text(parts[0]) : undefined,
+        last: at === parts.length - 2 ? text(parts[at + 1]) : undefined,
+      };
+    }
+    default:
+      return {};
+  }
+}
+
+/** Changes of the text that readers make as well: marks for spaces. Composing characters is left to whoever writes the text. */
+function checkNormalizer(step: unknown, spm: boolean): void {
+  const s = record(step);
+  if (s['type'] === 'Sequence' && Array.isArray(s['normalizers'])) {
+    for (const one of s['normalizers']) checkNormalizer(one, spm);
+    return;
+  }
+  const marks = s['type'] === 'Prepend' || (s['type'] === 'Replace' && record(s['pattern'])['String'] === ' ');
+  if (s['type'] === undefined || s['type'] === 'NFC' || (spm && marks)) return;
+  throw unsupported('normalizer', 'none or NFC', s['type']);
 }
 
 function prefixesSpace(tokenizer: Json): boolean {

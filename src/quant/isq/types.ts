@@ -27,6 +27,8 @@ const types = {
   // The next smaller blocks of 32 would take a bit from it.
   Q6K: { stored: 'Q6_K', multiple: 256, fallback: 'Q8_0', promoted: 'Q8_0' },
   Q8K: { stored: 'Q8_K', multiple: 256, fallback: 'Q8_1', promoted: 'Q8_0' },
+  IQ4_NL: { stored: 'IQ4_NL', multiple: 32, promoted: 'Q6K' },
+  IQ4_XS: { stored: 'IQ4_XS', multiple: 256, fallback: 'IQ4_NL', promoted: 'Q6K' },
   HQQ4: { stored: 'GROUPED', multiple: 64 },
   HQQ8: { stored: 'GROUPED', multiple: 64 },
   AFQ2: { stored: 'AFQ2', multiple: 64, promoted: 'AFQ6' },
