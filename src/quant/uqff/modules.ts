@@ -1,6 +1,6 @@
 /** From the weights of a built model to the modules of a UQFF set: which there are, and what is in them. */
 import type { RawSection } from '../../core/backend.ts';
-import { f32ToBf16, f32ToF16, type StorageTypeName } from '../../core/dtype.ts';
+import type { StorageTypeName } from '../../core/dtype.ts';
 import { UnsupportedError } from '../../core/errors.ts';
 import { SAFETENSORS_TYPES } from '../../core/io/safetensors.ts';
 import type { TensorStream } from '../../core/io/uqffWrite.ts';
@@ -79,7 +79,7 @@ class Planner {
     const rows = parts.reduce((n, p) => n + rowsOf(p), 0);
     const shape = parts.length === 1 && !first.transposed ? first.shape : [rows, columns];
     const section = joined(parts.map((p) => this.#section(p)));
-    this.#add(name, shape, section, this.#decision(first), this.#bias(`${module}.bias`, `${name}.bias`, section));
+    this.#add(name, shape, section, this.#decision(first), this.#bias(`${module}.bias`, `${name}.bias`));
     for (const p of parts) this.#held.add(rootOf(p));
   }
 
@@ -143,37 +143,27 @@ class Planner {
     const t = this.#source.get(fused);
     if (!t) return [];
     this.#held.add(fused);
-    const tensor = { name: `${path}${name}.bias`, type: t.type.name, shape: [count, rows] };
+    const shape = [count, rows];
     return [
-      {
-        tensors: [tensor],
-        stream: async (put) => {
-          const values = await readValues(t, { dequantizeInto });
-          const mine = new Float32Array(count * rows);
-          for (let e = 0; e < count; e++) {
-            for (let i = 0; i < rows; i++) {
-              mine[e * rows + i] = values[e * of * rows + (interleaved ? i * of + at : at * rows + i)]!;
-            }
+      floatStream(`${path}${name}.bias`, shape, async () => {
+        const values = await readValues(t, { dequantizeInto });
+        const mine = new Float32Array(count * rows);
+        for (let e = 0; e < count; e++) {
+          for (let i = 0; i < rows; i++) {
+            mine[e * rows + i] = values[e * of * rows + (interleaved ? i * of + at : at * rows + i)]!;
           }
-          await put(tensor.name, 0, floatBytes(t.type.name, mine));
-        },
-      },
+        }
+        return mine;
+      }),
     ];
   }
 
-  /** A bias under the name of its module; beside blocks of GGUF files it is F32. */
-  #bias(name: string, as: string, section?: RawSection): TensorStream[] {
+  /** A bias under the name of its module, as F32, the type in which products are summed. */
+  #bias(name: string, as: string): TensorStream[] {
     const t = this.#source.get(name);
     if (!t) return [];
     this.#held.add(name);
-    if (!section || section.type.blockSize === 1 || section.type.ggml === undefined) return [asStored(t, as)];
-    const tensor = { name: as, type: 'F32', shape: t.shape } as const;
-    return [
-      {
-        tensors: [tensor],
-        stream: async (put) => put(as, 0, floatBytes('F32', await readValues(t, { dequantizeInto }))),
-      },
-    ];
+    return [floatStream(as, t.shape, () => readValues(t, { dequantizeInto }))];
   }
 
   #isModule(parts: readonly SourceTensor[]): boolean {
@@ -315,12 +305,12 @@ function asStored(t: SourceTensor, name: string): TensorStream {
   };
 }
 
-/** Values as 16- or 32-bit floats. */
-function floatBytes(type: StorageTypeName, values: Float32Array): Uint8Array {
-  if (type === 'F32') return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-  if (type !== 'F16' && type !== 'BF16') {
-    throw new UnsupportedError(`bias: expected F32, F16 or BF16, got ${type}`, { feature: `biases of type ${type}` });
-  }
-  const encode = type === 'F16' ? f32ToF16 : f32ToBf16;
-  return new Uint8Array(Uint16Array.from(values, encode).buffer);
+function floatStream(name: string, shape: Shape, values: () => Promise<Float32Array>): TensorStream {
+  return {
+    tensors: [{ name, type: 'F32', shape }],
+    async stream(put) {
+      const { buffer, byteOffset, byteLength } = await values();
+      await put(name, 0, new Uint8Array(buffer, byteOffset, byteLength));
+    },
+  };
 }
