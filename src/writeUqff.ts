@@ -1,6 +1,6 @@
 /** Writes a model as UQFF files: one set for each type, and everything else that a model's folder holds. */
 import { createBackend } from './backend.ts';
-import { ConfigError, UnsupportedError } from './core/errors.ts';
+import { AbortError, ConfigError, UnsupportedError } from './core/errors.ts';
 import { assetNames, type ModelAssets } from './core/io/assets.ts';
 import { baseName, dirName, joinPath } from './core/io/path.ts';
 import { Staging } from './core/io/publish.ts';
@@ -73,7 +73,7 @@ const MANAGED: readonly string[] = [
 /**
  * Writes a model (anything `loadModel` takes) as UQFF files: `output` is a file that ends in `.uqff`, for one type, or a
  * folder. Matrices are quantized one after the other; files that are there already stay until everything is written.
- * @throws ConfigError for types and places that do not fit, UnsupportedError for formats that UQFF has no place for.
+ * @throws ConfigError for types and places that do not fit, UnsupportedError for formats that UQFF has no place for, AbortError.
  */
 export async function writeUqff(
   spec: ModelSpec,
@@ -98,6 +98,7 @@ export async function writeUqff(
     return reports;
   } catch (error) {
     await staging.discard();
+    if (options.signal?.aborted) throw new AbortError('writing was cancelled', { cause: options.signal.reason });
     throw error;
   } finally {
     await packers.dispose();
