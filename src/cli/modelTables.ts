@@ -5,6 +5,7 @@ import { supportedArchitectures } from '../index.ts';
 /** File formats, and what of them is read. */
 export const FORMATS = [
   ['GGUF', 'version 2 and 3, single or split'],
+  ['UQFF', 'version 1.0 to 1.2, with the folder it lies in; sets of several files'],
   ['safetensors', 'single or sharded, in a Hugging Face folder'],
   [
     'safetensors, quantized',

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { names, real, whole, wholeList } from '../../src/cli/args.ts';
+import { names, real, typeList, whole, wholeList } from '../../src/cli/args.ts';
 import { exitCodeOf, failureText } from '../../src/cli/exit.ts';
 import { program } from '../../src/cli/main.ts';
 import { AbortError, ModelLoadError } from '../../src/core/errors.ts';
@@ -28,6 +28,7 @@ describe('option values', () => {
     expect(wholeList(1, 9)('4,8')).toEqual([4, 8]);
     expect(wholeList(1, 9)('')).toEqual([]);
     expect(names('a.gguf; b.gguf')).toEqual(['a.gguf', 'b.gguf']);
+    expect(typeList('Q8_0, 4', typeList('Q4K', []))).toEqual(['Q4K', 'Q8_0', '4']);
   });
 
   it.each(['', 'x', '1.5', '0', '9', '1e1', '99999999999999999999', '-1'])('whole(1, 8) refuses %j', (text) => {
@@ -49,6 +50,8 @@ describe('the command line', () => {
     [['bench', '--perplexity', 'f', '--stride', '0'], '--stride'],
     [['bench', '--serving', '0'], '--serving'],
     [['run', '-f', ';', 'hi'], '--file'],
+    [['run', '--from-uqff', '', 'hi'], '--from-uqff'],
+    [['quantize', '--isq', ','], '--isq'],
     [['fly'], 'fly'],
   ])('%j: exit status 2, and the option is named', async (argv, name) => {
     const { text, status } = await parse(...argv);

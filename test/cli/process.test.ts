@@ -1,6 +1,6 @@
 /** The built command line as a process: what goes to stdout, what to stderr, and the exit status. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -104,6 +104,48 @@ describe.skipIf(!existsSync(cli))('tramontane (built by `npm run build`)', () =>
     expect(status).toBe(130);
     expect(out.endsWith('\n')).toBe(true);
     expect(err).toContain('(canceled)');
+  });
+
+  it('quantize writes UQFF files that run reads', async () => {
+    const source = join(folder, 'source');
+    cpSync(fileURLToPath(new URL('../fixtures/models/llama_l3', import.meta.url)), source, { recursive: true });
+    const { vocab_size: size } = JSON.parse(readFileSync(join(source, 'config.json'), 'utf8')) as {
+      vocab_size: number;
+    };
+    const vocab = Object.fromEntries(Array.from({ length: size }, (_, i) => [`w${i}`, i]));
+    const tokenizer = { model: { type: 'WordLevel', vocab, unk_token: 'w0' }, pre_tokenizer: { type: 'Whitespace' } };
+    writeFileSync(join(source, 'tokenizer.json'), JSON.stringify(tokenizer));
+    const out = join(folder, 'out');
+    const file = await cliRun(['quantize', '-m', source, '--isq', 'Q4K', '-o', join(out, 'small.uqff')]);
+    expect(file).toMatchObject({
+      status: 0,
+      out: '',
+      err: expect.stringMatching(/small.uqff: Q4K: \d+ matrices, .* MiB/),
+    });
+    const run = (from: string, ...more: string[]) =>
+      cliRun(['run', '-m', from, '--device', 'reference', '--raw', '-n', '8', '-q', ...more, 'w3 w5 w7']);
+    const answer = await run(out);
+    expect(answer).toMatchObject({ status: 0, err: '', out: expect.stringMatching(/w\d+ w\d+/) });
+    expect(await run(join(out, 'small-0.uqff'))).toEqual(answer);
+    const set = join(folder, 'set');
+    const types = ['--isq', 'Q4K,AFQ4', '--isq', 'Q8_0', '--uqff-base-model', 'org/base'];
+    expect((await cliRun(['quantize', '-m', source, ...types, '-o', set, '-q'])).err).toBe('');
+    expect(readFileSync(join(set, 'README.md'), 'utf8')).toContain('org/base');
+    expect(await run(set, '--from-uqff', 'q4k')).toEqual(answer);
+    expect(await run(set)).toMatchObject({
+      status: 1,
+      err: expect.stringMatching(/several; name one of: .*afq4-0.uqff/),
+    });
+    await cliRun(['quantize', '-m', source, '--isq', 'Q4K', '-o', join(folder, 'bare'), '--no-readme']);
+    expect(existsSync(join(folder, 'bare', 'README.md'))).toBe(false);
+    for (const bad of [
+      ['--isq', 'Q4K'],
+      ['--isq', 'Q4K,Q8_0', '-o', join(folder, 'a.gguf')],
+      ['-o', join(folder, 'a.uqff')],
+    ]) {
+      const refused = await cliRun(['quantize', '-m', source, ...bad]);
+      expect(refused).toMatchObject({ status: 1, out: '', err: expect.stringContaining('ConfigError') });
+    }
   });
 
   it('bench tells the perplexity of a text, and the divergence from a reference', async () => {
