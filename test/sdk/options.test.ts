@@ -47,6 +47,9 @@ describe('model builders', () => {
     ['withTopology', [{ 0: { isq: 'Q8_0' } }], { topology: { 0: { isq: 'Q8_0' } } }],
     ['withTopologyFromPath', ['t.yml'], { topologyFromPath: 't.yml' }],
     ['withImatrix', ['a.imatrix'], { imatrix: 'a.imatrix' }],
+    ['withCalibrationFile', ['a.txt'], { calibrationFile: 'a.txt' }],
+    ['withXLora', [{ modelId: 'x' }], { xlora: { modelId: 'x' } }],
+    ['withLegacyLora', [{ modelId: 'x' }], { legacyLora: { modelId: 'x' } }],
     ['withFromUqff', ['q4k'], { fromUqff: 'q4k' }],
     ['withWriteUqff', ['out.uqff'], { writeUqff: 'out.uqff' }],
   ];

@@ -296,6 +296,7 @@ describe('folders of UQFF files', () => {
     await bad({ fromUqff: [] }).toThrow(/names of UQFF files or types/);
     await bad({ fromUqff: 'q4k', files: ['q4k-0.uqff'] }).toThrow(/not both/);
     await bad({ fromUqff: 'q4k', imatrix: 'a.imatrix', isq: 4 }).toThrow(/quantized already/);
+    await bad({ fromUqff: 'q4k', calibrationFile: 'a.txt', isq: 4 }).toThrow(/quantized already/);
     await bad({ fromUqff: 'q4k', writeUqff: 'a.uqff' }).toThrow(/are UQFF already/);
     await bad({ files: ['q4k-0.uqff'], writeUqff: '/tmp/tramontane-none/a.uqff', isq: 4 }).toThrow(
       /no UQFF yet, got one/,

@@ -310,7 +310,7 @@ function together(first: string, second: string): never {
 
 const UQFF_OUTPUT: ReadonlySet<string> = new Set<keyof UqffOutput>(['output', 'types', 'baseModel', 'repoId']);
 
-function checkUqff({ fromUqff, writeUqff, imatrix, files }: LoadOptions): void {
+function checkUqff({ fromUqff, writeUqff, imatrix, calibrationFile, files }: LoadOptions): void {
   if (fromUqff !== undefined) {
     const names: unknown = typeof fromUqff === 'string' ? [fromUqff] : fromUqff;
     if (!Array.isArray(names) || names.length === 0 || !names.every((n) => typeof n === 'string' && n !== '')) {
@@ -318,7 +318,9 @@ function checkUqff({ fromUqff, writeUqff, imatrix, files }: LoadOptions): void {
     }
     if (files !== undefined) bad('fromUqff', 'fromUqff or files, not both', fromUqff);
     if (writeUqff !== undefined) bad('writeUqff', 'nothing beside fromUqff, whose files are UQFF already', writeUqff);
-    if (imatrix !== undefined) bad('imatrix', 'nothing beside fromUqff, whose weights are quantized already', '…');
+    for (const [key, value] of Object.entries({ imatrix, calibrationFile })) {
+      if (value !== undefined) bad(key, 'nothing beside fromUqff, whose weights are quantized already', '…');
+    }
   }
   if (writeUqff === undefined || typeof writeUqff === 'string') return;
   record('writeUqff', writeUqff, UQFF_OUTPUT);
