@@ -20,7 +20,7 @@ export interface Speed {
   readonly gbps: number;
   /** Of many rows. */
   readonly gflops: number;
-  /** Of the product, relative, against double precision with the weights as stored: what rounding of activations costs. */
+  /** Of the product, relative, against double precision with the weights as stored: what rounding activations to integers costs. */
   readonly productError: number;
 }
 
