@@ -29,11 +29,14 @@ describe.each(['reference', 'cpu'] as const)('quantizing again on %s', (device) 
     const ids = Array.from({ length: 70 }, (_, i) => (i * 7) % 96);
     const answer = () => model.complete(ids, { sampling: { maxLen: 12, temperature: 0 } });
     const first = await logitsOf(model, ids);
+    const before = await answer();
     const running = [answer(), answer()];
     const swap = model.reIsqModel('Q2K');
     running.push(answer(), answer());
     const results = await Promise.all(running);
     await swap;
+    // Those that came first are finished with the weights they began with.
+    for (const { choices } of results.slice(0, 2)) expect(choices[0]?.tokenIds).toEqual(before.choices[0]?.tokenIds);
     expect(results.every((r) => r.choices[0]?.finishReason !== undefined)).toBe(true);
     const fresh = await load('Q2K');
     const wanted = await logitsOf(fresh, ids);
