@@ -78,7 +78,7 @@ async function checkSameTokens(reference: Model, text: string, ids: Uint32Array)
 }
 
 /** What stands before every window. `auto`: what the tokenizer puts before a text. */
-async function prefixOf(model: Model, bos: string): Promise<Uint32Array> {
+export async function prefixOf(model: Model, bos: string): Promise<Uint32Array> {
   if (bos === 'none') return new Uint32Array(0);
   if (bos === 'auto') {
     const sample = 'a';
