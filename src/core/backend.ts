@@ -389,12 +389,12 @@ export interface OptionalOps {
    *     out[t, h] = Sᵀ (scale q)
    */
   gatedDelta(out: Tensor, x: Tensor, gates: Tensor, state: Tensor, batch: Batch, options: GatedDeltaOptions): void;
-  /** `sums[c] += Σ_r x[r, c]²` for `sums` `[width]`. */
+  /** `sums[c] += Σ_r x[r, c]²` for `sums` `[width]`. The op behind it may run at the same time: it must write neither. */
   addSquares(sums: Tensor, x: Tensor): void;
   /**
    * The same by expert, for i32 `experts` `[rows, k]` and `x` of `rows` rows or `rows * k`: each pair `p` of a row and one of
    * its choices adds the squares of its row of `x` to row `experts[p]` of `sums` `[experts, width]`, and 1 to
-   * `counts[experts[p]]`.
+   * `counts[experts[p]]`. The op behind it may run at the same time, too.
    */
   addExpertSquares(sums: Tensor, counts: Tensor, x: Tensor, experts: Tensor): void;
   convTranspose(out: Tensor, x: Tensor, w: Tensor, options: ConvOptions): void;

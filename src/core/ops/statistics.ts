@@ -2,7 +2,7 @@ import { composedAddExpertSquares, composedAddSquares } from '../composed/statis
 import type { Tensor } from '../tensor.ts';
 import { needF32, needI32, refuse } from './check.ts';
 
-/** `sums[c] += Σ_r x[r, c]²` for `x` `[…, width]`; returns `sums`. */
+/** `sums[c] += Σ_r x[r, c]²` for `x` `[…, width]`; returns `sums`. The op behind it must write neither. */
 export function addSquares(sums: Tensor, x: Tensor): Tensor {
   needF32('addSquares', 'x', x);
   needF32('addSquares', 'sums', sums);
@@ -17,7 +17,7 @@ export function addSquares(sums: Tensor, x: Tensor): Tensor {
 
 /**
  * The same by expert: `sums` is `[experts, width]`, `counts` f32 `[experts]` counts rows, and `experts` says as in
- * `linearExperts` which rows of `x` belong to which.
+ * `linearExperts` which rows of `x` belong to which. The op behind it must write none of them.
  */
 export function addExpertSquares(sums: Tensor, counts: Tensor, x: Tensor, experts: Tensor): void {
   needF32('addExpertSquares', 'x', x);

@@ -38,11 +38,13 @@ export class ColumnSquares implements WeightObserver {
   }
 
   see(x: Tensor): void {
+    this.#fold();
     addSquares(this.#recent.squares, x);
     this.#count(x.rowCount);
   }
 
   seeExperts(x: Tensor, experts: Tensor): void {
+    this.#fold();
     const { squares, counts } = this.#recent;
     // Matrices that each head has one of have an importance in common.
     if (counts) addExpertSquares(squares, counts, x, experts);
@@ -76,7 +78,11 @@ export class ColumnSquares implements WeightObserver {
   #count(rows: number): void {
     this.rows += rows;
     this.calls++;
-    if (this.calls % FOLD_EVERY !== 0) return;
+  }
+
+  /** Ahead of the next addition: other ops than the observed product must not follow one. */
+  #fold(): void {
+    if (this.calls % FOLD_EVERY !== 0 || this.calls === 0) return;
     fold(this.#recent.squares, this.#folded.squares);
     if (this.#recent.counts) fold(this.#recent.counts, this.#folded.counts as Tensor);
   }

@@ -9,7 +9,8 @@ export function statisticsOps(host: OpHost): Pick<OptionalOps, 'addSquares' | 'a
   return {
     addSquares(sums, x) {
       const { at } = addSquares;
-      const c = host.begin(dense);
+      // Without a barrier: the product that is observed comes next, and reads the same.
+      const c = host.begin(dense, true);
       const { words } = host;
       words[c + at.sums] = host.address(sums);
       words[c + at.x] = host.address(x);
@@ -18,7 +19,7 @@ export function statisticsOps(host: OpHost): Pick<OptionalOps, 'addSquares' | 'a
     },
     addExpertSquares(sums, counts, x, experts) {
       const { at } = addExpertSquares;
-      const c = host.begin(byExpert);
+      const c = host.begin(byExpert, true);
       const { words } = host;
       words[c + at.sums] = host.address(sums);
       words[c + at.counts] = host.address(counts);
