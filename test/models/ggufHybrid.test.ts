@@ -117,17 +117,30 @@ const attention = {
   input_layernorm: 'attn_norm',
 };
 
+const mambaNames = {
+  'mamba.in_proj': 'ssm_in',
+  'mamba.out_proj': 'ssm_out',
+  'mamba.conv1d': 'ssm_conv1d',
+  'mamba.norm': 'ssm_norm',
+  'mamba.dt_bias': 'ssm_dt.bias',
+  'mamba.A_log': 'ssm_a',
+  'mamba.D': 'ssm_d',
+};
+/** Tensors of a Mamba 2 layer beside its matrices, which have another value or shape in files. */
+const mambaTensor = (name: string, t: Matrix, c: Config): Matrix | undefined => {
+  const decay = () => map(t, (v) => -Math.exp(v));
+  if (/A_log$/.test(name)) return flat(decay(), c.mamba_n_heads, 1);
+  if (/mamba\.D$/.test(name)) return flat(t, c.mamba_n_heads, 1);
+  if (/mamba\.norm/.test(name)) return flat(t, c.mamba_n_groups, t.values.length / c.mamba_n_groups);
+  if (/conv1d\.weight/.test(name)) return flat(t, t.shape[0] as number, t.shape[2] as number);
+  return undefined;
+};
+
 const granite: Rewrite = (name, t, c) => {
   const table = {
     ...attention,
     post_attention_layernorm: 'ffn_norm',
-    'mamba.in_proj': 'ssm_in',
-    'mamba.out_proj': 'ssm_out',
-    'mamba.conv1d': 'ssm_conv1d',
-    'mamba.norm': 'ssm_norm',
-    'mamba.dt_bias': 'ssm_dt.bias',
-    'mamba.A_log': 'ssm_a',
-    'mamba.D': 'ssm_d',
+    ...mambaNames,
     'block_sparse_moe.router.layer': 'ffn_gate_inp',
     'block_sparse_moe.input_linear': 'in',
     'block_sparse_moe.output_linear': 'ffn_down_exps',
@@ -135,21 +148,8 @@ const granite: Rewrite = (name, t, c) => {
     'shared_mlp.output_linear': c.num_local_experts ? 'ffn_down_shexp' : 'ffn_down',
   };
   const to = block(name, table);
-  const heads = c.mamba_n_heads;
-  if (/A_log$/.test(name))
-    return [
-      [
-        to,
-        flat(
-          map(t, (v) => -Math.exp(v)),
-          heads,
-          1,
-        ),
-      ],
-    ];
-  if (/mamba\.D$/.test(name)) return [[to, flat(t, heads, 1)]];
-  if (/mamba\.norm/.test(name)) return [[to, flat(t, c.mamba_n_groups, t.values.length / c.mamba_n_groups)]];
-  if (/conv1d\.weight/.test(name)) return [[to, flat(t, t.shape[0] as number, t.shape[2] as number)]];
+  const small = mambaTensor(name, t, c);
+  if (small) return [[to, small]];
   if (/q_proj/.test(name)) return [[to, paired(t, c.num_attention_heads)]];
   if (/k_proj/.test(name)) return [[to, paired(t, c.num_key_value_heads)]];
   if (/shared_mlp\.input/.test(name)) {
@@ -187,13 +187,7 @@ const falcon: Rewrite = (name, t, c) => {
     'feed_forward.gate_proj': 'ffn_gate',
     'feed_forward.up_proj': 'ffn_up',
     'feed_forward.down_proj': 'ffn_down',
-    'mamba.in_proj': 'ssm_in',
-    'mamba.out_proj': 'ssm_out',
-    'mamba.conv1d': 'ssm_conv1d',
-    'mamba.norm': 'ssm_norm',
-    'mamba.dt_bias': 'ssm_dt.bias',
-    'mamba.A_log': 'ssm_a',
-    'mamba.D': 'ssm_d',
+    ...mambaNames,
   });
   const times = (factor: number) => map(t, (v) => v * factor);
   // A factor of the input does not touch the bias.
@@ -204,20 +198,8 @@ const falcon: Rewrite = (name, t, c) => {
       ['output.weight', times(c.lm_head_multiplier)],
     ];
   }
-  if (/A_log$/.test(name))
-    return [
-      [
-        to,
-        flat(
-          map(t, (v) => -Math.exp(v)),
-          c.mamba_n_heads,
-          1,
-        ),
-      ],
-    ];
-  if (/mamba\.D$/.test(name)) return [[to, flat(t, c.mamba_n_heads, 1)]];
-  if (/mamba\.norm/.test(name)) return [[to, flat(t, c.mamba_n_groups, t.values.length / c.mamba_n_groups)]];
-  if (/conv1d\.weight/.test(name)) return [[to, flat(t, t.shape[0] as number, t.shape[2] as number)]];
+  const small = mambaTensor(name, t, c);
+  if (small) return [[to, small]];
   if (/[qv]_proj/.test(name)) return [[to, times(input(c.attention_in_multiplier))]];
   if (/k_proj/.test(name)) return [[to, times(c.key_multiplier * input(c.attention_in_multiplier))]];
   if (/o_proj/.test(name)) return [[to, times(c.attention_out_multiplier)]];
