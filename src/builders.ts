@@ -1,6 +1,7 @@
 /** Builders: `LoadOptions` step by step, then a model. */
 import { ConfigError } from './core/errors.ts';
 import type { AdapterInput, LoraAdapterSpec, LoraRuntimeConfig } from './core/sdk/adapters.ts';
+import type { AnyMoeConfig, AnyMoeOptions } from './core/sdk/anyMoe.ts';
 import { LoadOptionsBuilder } from './core/sdk/builders.ts';
 import type { Model } from './core/sdk/model.ts';
 import type { LoadOptions, ModelSpec } from './core/sdk/options.ts';
@@ -133,5 +134,51 @@ export class UqffTextModelBuilder extends TextModelBuilder {
       throw new ConfigError(`uqffFiles: expected names of UQFF files, got ${JSON.stringify(uqffFiles) ?? 'nothing'}`);
     }
     this.withFromUqff(uqffFiles);
+  }
+}
+
+/** Loads a model with MLPs of other checkpoints beside its own, and gates that choose between them. */
+export class AnyMoeModelBuilder {
+  readonly #model: ModelBuilder;
+  readonly #options: AnyMoeOptions;
+
+  private constructor(model: ModelBuilder, options: AnyMoeOptions) {
+    this.#model = model;
+    this.#options = options;
+  }
+
+  /**
+   * `dataset`: the path of the file that the gates are trained on, where they are. What `base` says of the importance of its
+   * weights is left out.
+   */
+  static fromTextBuilder(
+    base: TextModelBuilder,
+    config: AnyMoeConfig,
+    dataset: string | undefined,
+    prefix: string,
+    mlp: string,
+    modelIds: readonly AdapterInput[],
+    layers: readonly number[],
+  ): AnyMoeModelBuilder {
+    const model = base.without('imatrix', 'calibrationFile');
+    return new AnyMoeModelBuilder(model, { config, datasetPath: dataset, prefix, mlp, modelIds, layers });
+  }
+
+  /** The same for a GGUF model. */
+  static fromGgufBuilder(
+    base: GgufModelBuilder,
+    config: AnyMoeConfig,
+    dataset: string | undefined,
+    prefix: string,
+    mlp: string,
+    modelIds: readonly AdapterInput[],
+    layers: readonly number[],
+  ): AnyMoeModelBuilder {
+    return new AnyMoeModelBuilder(base, { config, datasetPath: dataset, prefix, mlp, modelIds, layers });
+  }
+
+  /** Loads the model and its experts, and trains the gates or reads them. Rejects as `ModelBuilder.build`. */
+  async build(): Promise<Model> {
+    return this.#model.withAnyMoe(this.#options).build();
   }
 }

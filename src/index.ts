@@ -1,6 +1,7 @@
 /** The package: load a model, ask it. */
 
 export {
+  AnyMoeModelBuilder,
   GgufLoraModelBuilder,
   GgufModelBuilder,
   GgufXLoraModelBuilder,
@@ -27,6 +28,7 @@ export type {
   LoraAdapterSpec,
   LoraRuntimeConfig,
 } from './core/sdk/adapters.ts';
+export type { AnyMoeConfig, AnyMoeExpertType, AnyMoeOptions } from './core/sdk/anyMoe.ts';
 export type { ApplyCalibrationOptions, CalibrationStatus } from './core/sdk/calibration.ts';
 export type { DivergenceSummary, PerplexitySummary } from './core/sdk/divergence.ts';
 export type { NamedForward, NamedInput } from './core/sdk/forward.ts';

@@ -8,6 +8,7 @@ import { AbortError, ConfigError, ModelLoadError, messageOf, TramontaneError } f
 import type { ModelFiles } from './core/io/resolve.ts';
 import type { Platform } from './core/platform.ts';
 import { DecoderRunner } from './core/runner.ts';
+import { choosesBySequence } from './core/sdk/anyMoe.ts';
 import type { CacheSize } from './core/sdk/cacheSize.ts';
 import { blockSizeOf, cacheSize, cacheSpecs } from './core/sdk/cacheSize.ts';
 import type { GenerationDefaults } from './core/sdk/generationConfig.ts';
@@ -19,6 +20,7 @@ import { checkLoadOptions } from './core/sdk/options.ts';
 import { Releases } from './core/sdk/releases.ts';
 import type { ModelText } from './core/sdk/text.ts';
 import { EMBEDDED_MODEL, isEmbeddedName } from './embedded.ts';
+import { loadGates, openAnyMoe } from './loadAnyMoe.ts';
 import { loadDrafter } from './loadDrafter.ts';
 import { type Adapters, loadAdapters, makeAdapters } from './loadLora.ts';
 import { loadOrdered } from './loadOrdered.ts';
@@ -27,6 +29,9 @@ import { type OpenedDecoder, openDecoder } from './openDecoder.ts';
 import { detectPlatform } from './platform/detect.ts';
 import { hostTurn } from './platform/yield.ts';
 import { parseIsq } from './quant/isq/types.ts';
+
+/** Rows of a step where every prompt runs in one: more than chats usually have. */
+const WHOLE_PROMPT = 2048;
 
 /**
  * Loads a model: an embedded name, a folder in Hugging Face layout, a `.gguf` file, a hub id, a URL, a `Blob` or bytes.
@@ -38,9 +43,7 @@ export async function loadModel(spec: ModelSpec, options: LoadOptions = {}): Pro
   const platform = await detectPlatform({ opfs: options.hfCachePath !== undefined });
   const releases = new Releases();
   try {
-    // What is computed for a token depends on where the answer begins, and the first pass keeps its own cache.
-    const own = options.xlora === undefined ? options : { ...options, prefixCacheN: 0 };
-    const known = await measured(spec, own);
+    const known = await measured(spec, withoutPrefixes(options));
     return (await load(spec, await written(spec, known), platform, releases)).model;
   } catch (error) {
     await releases.run();
@@ -108,7 +111,9 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
     ),
   );
   const warn = (message: string) => log('warn', message);
-  const opened = await openDecoder(spec, options, { platform, backend: starting, releases, warn });
+  const anyMoe = options.anyMoe && (await openAnyMoe(options, { platform, backend: await starting, releases }));
+  const home = { platform, backend: starting, releases, warn };
+  const opened = await openDecoder(spec, options, home, anyMoe?.mixtures);
   const { files, config, arch } = opened;
   // Reading is mostly waiting: the tokenizer is made meanwhile.
   const [text, defaults] = await all(
@@ -117,6 +122,8 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
     opened.load(options),
   );
   await opened.closeFiles();
+  // Weights that are quantized again later are read again.
+  if (!opened.quantization) await anyMoe?.closeFiles();
   const backend = await starting;
   const mixing = await loadOrdered(options, {
     platform,
@@ -138,10 +145,16 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
   const adapters = makeAdapters(options, platform, { backend, weights: opened.weights(), maxRows: size.maxRows });
   const served = { ...decoder, caches, maxPositions: size.contextLength };
   const extraBlocks = decoder.predictor && blocksForGuesses(size.maxSequences, blockSize, options.mtp?.nPredict);
-  const runner = new DecoderRunner(backend, served, { ...size, extraBlocks }, mixing ?? adapters?.rows);
+  const runner = new DecoderRunner(
+    backend,
+    served,
+    { ...size, extraBlocks },
+    mixing ?? anyMoe?.mixtures ?? adapters?.rows,
+  );
   if (adapters) releases.add(() => adapters.runtime.dispose());
   releases.add(() => runner.dispose());
-  const drafter = await loadDrafter({ runner, text }, options, { platform, backend: starting, releases, warn });
+  const drafter = await loadDrafter({ runner, text }, options, home);
+  if (anyMoe) await loadGates(anyMoe, options, { platform, backend, releases, runner, text });
   const engine = makeEngine(runner, size, { defaults, text, options, drafter, adapters });
   releases.add(() => engine.dispose());
   if (adapters) await loadAdapters(adapters, engine, options);
@@ -186,6 +199,13 @@ async function load(spec: ModelSpec, options: LoadOptions, platform: Platform, r
   return { model, opened, engine, text };
 }
 
+/** The options where what is computed for a token depends on more than the tokens before it: nothing is reused then. */
+function withoutPrefixes(options: LoadOptions): LoadOptions {
+  const { xlora, anyMoe, maxBatchTokens = WHOLE_PROMPT } = options;
+  if (anyMoe && choosesBySequence(anyMoe)) return { ...options, prefixCacheN: 0, maxBatchTokens };
+  return xlora ? { ...options, prefixCacheN: 0 } : options;
+}
+
 function startBackend(options: LoadOptions, platform: Platform): Promise<Backend> {
   const { threads, simd, strict, adapter } = options;
   const device = options.forceCpu ? 'cpu' : (options.device ?? 'auto');
@@ -212,6 +232,7 @@ function makeEngine(
     maxNumSeqs: size.maxSequences,
     maxBatchTokens: size.maxRows,
     prefixCache: options.prefixCacheN !== 0,
+    wholePrompts: options.anyMoe !== undefined && choosesBySequence(options.anyMoe),
     noKvCache: options.noKvCache,
     drafter,
     cacheLimit: size.cacheLimit,

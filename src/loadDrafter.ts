@@ -60,6 +60,7 @@ const OF_THE_MODEL = {
   topologyFromPath: undefined,
   imatrix: undefined,
   calibrationFile: undefined,
+  anyMoe: undefined,
 } satisfies LoadOptions;
 
 async function loadModelDrafter(

@@ -4,6 +4,7 @@ import { ConfigError, ModelLoadError, UnsupportedError } from './core/errors.ts'
 import { ggufModel } from './core/io/ggufModel.ts';
 import type { ModelFiles } from './core/io/resolve.ts';
 import { safetensorsSource } from './core/io/weightSource.ts';
+import type { MlpMixtures } from './core/mixture.ts';
 import type { Decoder } from './core/model.ts';
 import type { Platform } from './core/platform.ts';
 import type { LoadOptions, ModelSpec } from './core/sdk/options.ts';
@@ -44,8 +45,13 @@ export interface OpenedDecoder {
   closeFiles(): Promise<void>;
 }
 
-/** Opens a model of any kind; only headers are read. Files and weights are given back by `releases`. */
-export async function openDecoder(spec: ModelSpec, options: LoadOptions, home: Home): Promise<OpenedDecoder> {
+/** Opens a model of any kind, some MLPs of which `mixtures` may replace; only headers are read. Files and weights are given back by `releases`. */
+export async function openDecoder(
+  spec: ModelSpec,
+  options: LoadOptions,
+  home: Home,
+  mixtures?: MlpMixtures,
+): Promise<OpenedDecoder> {
   const { platform, releases } = home;
   const files = await findModel(spec, options, platform);
   const closeFiles = releases.add(() => files.close());
@@ -57,7 +63,8 @@ export async function openDecoder(spec: ModelSpec, options: LoadOptions, home: H
   const backend = await home.backend;
   const quantization = await InPlace.of(options, config, backend.info.name, home);
   const dtype = options.dtype ?? 'auto';
-  const weights = Weights.open({ backend, source, codec: { dequantizeInto }, dtype, recoder: quantization?.recoder });
+  const codec = { dequantizeInto };
+  const weights = Weights.open({ backend, source, codec, dtype, recoder: quantization?.recoder, mixtures });
   releases.add(() => weights.dispose());
   const predictor = options.mtp !== undefined && options.mtp.model === undefined;
   const decoder = buildDecoder(arch, weights, arch.config(config), { predictor });

@@ -4,6 +4,7 @@ import type { StorageType } from './dtype.ts';
 import { rowBytes, storageType } from './dtype.ts';
 import type { BetweenSteps } from './engine/types.ts';
 import { AbortError, WeightError } from './errors.ts';
+import type { MlpMixture, MlpMixtures } from './mixture.ts';
 import type { RowTable } from './model.ts';
 import { presentRows } from './presentRows.ts';
 import type { Shape, Tensor } from './tensor.ts';
@@ -88,6 +89,7 @@ interface Build {
   readonly codec: Codec;
   readonly dtype: 'auto' | 'f32';
   readonly recoder: Recoder | undefined;
+  readonly mixtures: MlpMixtures | undefined;
   readonly used: Set<string>;
   readonly weights: Map<string, Weight>;
   /** What the weights are made of, in the order of the files. */
@@ -106,6 +108,7 @@ export interface WeightsOptions {
   /** `f32` expands every weight, for exact arithmetic; `auto` keeps the stored formats. */
   readonly dtype?: 'auto' | 'f32';
   readonly recoder?: Recoder | undefined;
+  readonly mixtures?: MlpMixtures | undefined;
 }
 
 /** `size` values of a stored vector: all of it, or `runs` of `[first, count]` of a vector of `stored` values. */
@@ -130,13 +133,14 @@ export class Weights {
   }
 
   static open(options: WeightsOptions): Weights {
-    const { backend, source, codec, dtype = 'auto', recoder } = options;
+    const { backend, source, codec, dtype = 'auto', recoder, mixtures } = options;
     const build: Build = {
       backend,
       source,
       codec,
       dtype,
       recoder,
+      mixtures,
       used: new Set(),
       weights: new Map(),
       matrices: [],
@@ -156,6 +160,16 @@ export class Weights {
   /** Where the cursor stands, with a final dot; empty at the root. */
   get path(): string {
     return this.#prefix;
+  }
+
+  /** What takes the place of the MLP that lies here, if anything does. */
+  get mixture(): MlpMixture | undefined {
+    return this.#build.mixtures?.at(this.#prefix);
+  }
+
+  /** MLPs that are one of several. */
+  get mixtures(): MlpMixtures | undefined {
+    return this.#build.mixtures;
   }
 
   get backend(): Backend {
@@ -223,6 +237,30 @@ export class Weights {
           }
         }
         at += part.size;
+      }
+      this.backend.write(tensor, values);
+    });
+    return tensor;
+  }
+
+  /** Vectors of this checkpoint or another, one behind the other, as f32 of the given shape. */
+  table(key: string, parts: readonly SourceTensor[], shape: Shape): Tensor {
+    const seen = this.#build.tensors.get(key);
+    if (seen) return seen;
+    for (const t of parts) checkType(t);
+    const total = parts.reduce((n, t) => n + sizeOf(t.shape), 0);
+    if (total !== sizeOf(shape)) {
+      throw new WeightError(`tensors "${key}": expected ${sizeOf(shape)} values, got ${total}`);
+    }
+    const tensor = this.backend.persistent(shape, 'f32');
+    this.#build.tensors.set(key, tensor);
+    const order = Math.min(...parts.map((t) => t.order));
+    this.#job({ name: key, order, bytes: parts.reduce((n, t) => n + bytesOf(t), 0) }, async () => {
+      const values = new Float32Array(total);
+      let at = 0;
+      for (const t of parts) {
+        values.set(await readValues(t, this.#build.codec), at);
+        at += sizeOf(t.shape);
       }
       this.backend.write(tensor, values);
     });
@@ -492,7 +530,7 @@ export function expandedTensor(t: SourceTensor, codec: Codec): SourceTensor {
 }
 
 /** Reads rows as F32. */
-function expandRows(t: SourceTensor, codec: Codec): SourceTensor['readRows'] {
+export function expandRows(t: SourceTensor, codec: Codec): SourceTensor['readRows'] {
   const width = t.shape[t.shape.length - 1] as number;
   const stored = storedRowBytes(t);
   return async (first, n, target) => {

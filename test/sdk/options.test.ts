@@ -36,6 +36,7 @@ describe('model builders', () => {
     ['withMtp', [], { mtp: {} }],
     ['withLora', [{ maxRank: 8 }], { lora: true, loraRuntimeConfig: { maxRank: 8 } }],
     ['withLoraAdapters', [[{ alias: 'a', source: 'b' }]], { loraAdapters: [{ alias: 'a', source: 'b' }] }],
+    ['withAnyMoe', [{ prefix: 'p' }], { anyMoe: { prefix: 'p' } }],
     ['withSeed', [7], { seed: 7 }],
     ['withLogging', ['debug'], { logging: 'debug' }],
     ['withThroughputLogging', [], { throughputLogging: true }],
@@ -56,7 +57,7 @@ describe('model builders', () => {
 
   it('give the plain options, for any sequence of setters', () => {
     const inherited = Object.getOwnPropertyNames(Object.getPrototypeOf(ModelBuilder.prototype) as object);
-    const own = inherited.filter((n) => !['constructor', 'toOptions', 'set'].includes(n));
+    const own = inherited.filter((n) => !['constructor', 'toOptions', 'set', 'without'].includes(n));
     expect(setters.map(([name]) => name).sort()).toEqual(own.sort());
     fc.assert(
       fc.property(fc.array(fc.nat(setters.length - 1)), (order) => {

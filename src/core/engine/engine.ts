@@ -138,6 +138,7 @@ export class Engine {
       const prompt = checkPrompt(request.prompt, this.#limits, {
         truncate: request.truncateSequence ?? false,
         maxLen: undefined,
+        raw: true,
       });
       const lease = this.#lease(request.adapter);
       const group = this.#group(prompt, { choices: 1, raw: true, adapter: lease?.serial });

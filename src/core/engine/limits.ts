@@ -23,6 +23,9 @@ export interface EngineLimits {
   readonly maxQueue: number;
   readonly eventBuffer: number;
   readonly prefixCache: boolean;
+  readonly wholePrompts: boolean;
+  /** Most tokens of a prompt that has to run in one step, without and with all of its logits. */
+  readonly wholePrompt: { readonly rows: number; readonly logitRows: number } | undefined;
   readonly seed: number;
   readonly cacheLimit: CacheLimit | undefined;
 }
@@ -32,18 +35,23 @@ export function resolveLimits(options: EngineOptions, runner: ModelRunner): Engi
   const maxBatchTokens = positive('maxBatchTokens', options.maxBatchTokens ?? DEFAULT_MAX_ROWS);
   const blockSize = positive('blockSize', runner.blockSize);
   const contextLength = Math.min(runner.contextLength, positive('blocks', runner.blocks) * blockSize);
+  const maxRows = Math.min(maxBatchTokens, runner.maxRows);
+  const maxLogitRows = Math.min(runner.maxLogitRows, Math.max(1, Math.floor(MAX_LOGITS / runner.vocabSize)));
+  const wholePrompts = options.wholePrompts ?? false;
   return {
     vocabSize: runner.vocabSize,
     blockSize,
     contextLength,
     maxBlocks: Math.ceil(contextLength / blockSize),
-    maxRows: Math.min(maxBatchTokens, runner.maxRows),
+    maxRows,
     maxSequences: Math.min(maxNumSeqs, runner.maxSequences),
-    maxLogitRows: Math.min(runner.maxLogitRows, Math.max(1, Math.floor(MAX_LOGITS / runner.vocabSize))),
+    maxLogitRows,
     maxNumSeqs,
     maxQueue: positive('maxQueue', options.maxQueue ?? DEFAULT_MAX_QUEUE),
     eventBuffer: positive('eventBuffer', options.eventBuffer ?? DEFAULT_EVENT_BUFFER),
     prefixCache: (options.prefixCache ?? true) && !options.noKvCache,
+    wholePrompts,
+    wholePrompt: wholePrompts ? { rows: maxRows, logitRows: Math.min(maxRows, maxLogitRows) } : undefined,
     seed: options.seed ?? 0,
     cacheLimit: options.cacheLimit,
   };

@@ -21,6 +21,8 @@ export interface SchedulerOptions extends PlanLimits {
   /** Sequences that may run at the same time. */
   readonly maxNumSeqs: number;
   readonly prefixCache: boolean;
+  /** The tokens of a prompt run in one step. */
+  readonly wholePrompts?: boolean | undefined;
 }
 
 /** Work that keeps its place in the line: everything before it ends first, everything after it waits. */
@@ -334,7 +336,7 @@ export class Scheduler {
     this.#rawTurn = !mixed || !this.#rawTurn;
     if (!this.#rawTurn) return false;
     const { maxRows, maxLogitRows } = this.#options;
-    const rows = this.#take(raw, Math.min(raw.pending, maxRows, maxLogitRows));
+    const rows = this.#take(raw, Math.min(raw.pending, maxRows, maxLogitRows), this.#leastOf(raw));
     if (rows > 0) this.plan.add(raw, rows, rows);
     return rows > 0;
   }
@@ -356,7 +358,7 @@ export class Scheduler {
     const { maxRows } = this.#options;
     if (starving) {
       // Decoding sequences keep half a step at least when they fill more than that.
-      const rows = maxRows - Math.min(decoding, Math.floor(maxRows / 2));
+      const rows = this.#options.wholePrompts ? maxRows : maxRows - Math.min(decoding, Math.floor(maxRows / 2));
       this.#planPrefills(rows, MAX_PASSED_OVER);
     }
     this.#planDecoding();
@@ -410,7 +412,8 @@ export class Scheduler {
       if (budget <= 0 || plan.count >= maxSequences) return;
       if (sequence.planned || sequence.status !== 'running' || sequence.passedOver < minPassedOver) continue;
       const rows = Math.min(budget, plan.logitRows < maxLogitRows ? sequence.pending : sequence.pending - 1);
-      const taken = this.#take(sequence, this.#paging.cut(sequence, rows));
+      const least = this.#leastOf(sequence);
+      const taken = rows < least ? 0 : this.#take(sequence, this.#paging.cut(sequence, rows), least);
       if (taken === 0) continue;
       plan.add(sequence, taken, taken === sequence.pending ? 1 : 0);
       budget -= taken;
@@ -418,15 +421,20 @@ export class Scheduler {
   }
 
   /** Blocks for up to `rows` tokens. When there is none, the youngest sequences behind this one give theirs up. */
-  #take(sequence: Sequence, rows: number): number {
+  #take(sequence: Sequence, rows: number, least = 1): number {
     let taken = this.#paging.reserve(sequence, rows, this.plan);
-    while (taken === 0) {
+    while (taken < least) {
       const victim = this.#running.findLast((other) => !other.planned)!;
       if (victim === sequence) return 0;
       this.#preempt(victim);
       taken = this.#paging.reserve(sequence, rows, this.plan);
     }
     return taken;
+  }
+
+  /** Fewest rows that are of use: those of the prompt where it runs in one step. */
+  #leastOf({ computed, promptLength }: Sequence): number {
+    return this.#options.wholePrompts ? Math.max(1, promptLength - computed) : 1;
   }
 }
 

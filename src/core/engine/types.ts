@@ -327,6 +327,8 @@ export interface EngineOptions {
   readonly prefixCache?: boolean | undefined;
   /** Runs the whole sequence again for each token. For checks of the cache. */
   readonly noKvCache?: boolean | undefined;
+  /** Every prompt runs in one step, since its tokens are computed by what all of them say. Longer ones are refused. */
+  readonly wholePrompts?: boolean | undefined;
   /** Guesses tokens, so that a step can check several at once; answers stay the same. */
   readonly drafter?: Drafter | undefined;
   /** Adapters that requests can name; not together with `drafter`. */

@@ -8,6 +8,8 @@ export interface RequestLimits {
   readonly contextLength: number;
   /** Where the cache holds less than the model takes. */
   readonly cacheLimit?: CacheLimit | undefined;
+  /** Most tokens of a prompt that has to run in one step, without and with all of its logits. */
+  readonly wholePrompt?: { readonly rows: number; readonly logitRows: number } | undefined;
 }
 
 /** Each choice is a sequence with a sampler of its own. */
@@ -25,7 +27,7 @@ function refuse(message: string): never {
 export function checkPrompt(
   prompt: ArrayLike<number>,
   limits: RequestLimits,
-  options: { readonly truncate: boolean; readonly maxLen: number | undefined },
+  options: { readonly truncate: boolean; readonly maxLen: number | undefined; readonly raw?: boolean },
 ): Uint32Array {
   const { vocabSize, contextLength } = limits;
   if (prompt.length === 0) {
@@ -49,6 +51,8 @@ export function checkPrompt(
     }
     first = prompt.length - kept;
   }
+  const { wholePrompt: step } = limits;
+  if (step) checkStep(prompt.length - first, options.raw ? step.logitRows : step.rows);
   const tokens = new Uint32Array(prompt.length - first);
   for (let i = 0; i < tokens.length; i++) {
     const token = prompt[first + i];
@@ -61,6 +65,15 @@ export function checkPrompt(
     tokens[i] = token;
   }
   return tokens;
+}
+
+/** Refuses a prompt that does not fit into one step, where it has to. */
+function checkStep(prompt: number, rows: number): void {
+  if (prompt <= rows) return;
+  throw new RequestValidationError(
+    'prompt_too_long',
+    `prompt: expected at most the ${rows} tokens of one step, in which all of it chooses its experts, got ${prompt}; raise maxBatchTokens, or let every token choose (routing: { topK: 1 })`,
+  );
 }
 
 /** Refuses what could run only with a larger cache, and says how large. An answer ends where the model's own length does. */

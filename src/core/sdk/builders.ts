@@ -1,5 +1,6 @@
 /** The fluent form of `LoadOptions`. Classes with a `build` method are made where loading is wired together. */
 import type { LoraAdapterSpec, LoraRuntimeConfig } from './adapters.ts';
+import type { AnyMoeOptions } from './anyMoe.ts';
 import type {
   CacheOptions,
   Device,
@@ -108,6 +109,11 @@ export class LoadOptionsBuilder {
     return this.set({ legacyLora });
   }
 
+  /** Loads MLPs of other checkpoints beside the model's own, and gates that choose between them. */
+  withAnyMoe(anyMoe: AnyMoeOptions): this {
+    return this.set({ anyMoe });
+  }
+
   withMaxNumSeqs(maxNumSeqs: number): this {
     return this.set({ maxNumSeqs });
   }
@@ -210,6 +216,12 @@ export class LoadOptionsBuilder {
   /** Guesses tokens ahead with a head inside the checkpoint, or with `mtp.model`. */
   withMtp(mtp: MtpOptions = {}): this {
     return this.set({ mtp });
+  }
+
+  /** Takes options back. */
+  without(...names: readonly (keyof LoadOptions)[]): this {
+    for (const name of names) delete this.#options[name];
+    return this;
   }
 
   protected set(options: LoadOptions): this {

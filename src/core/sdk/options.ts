@@ -3,6 +3,7 @@
 import { ConfigError, UnsupportedError } from '../errors.ts';
 import type { SourceInput } from '../io/open.ts';
 import { checkAdapterSpecs, type LoraAdapterSpec, type LoraRuntimeConfig } from './adapters.ts';
+import { type AnyMoeOptions, anyMoeSettings } from './anyMoe.ts';
 import { checkXLora, type LegacyLoraOptions, type XLoraOptions } from './xlora.ts';
 
 /** Trailing options of every asynchronous method. */
@@ -164,6 +165,8 @@ export interface LoadOptions {
   readonly xlora?: XLoraOptions | undefined;
   /** Adapters that are all added to the model for good. */
   readonly legacyLora?: LegacyLoraOptions | undefined;
+  /** MLPs of other checkpoints beside the model's own, and gates that choose between them. */
+  readonly anyMoe?: AnyMoeOptions | undefined;
 
   readonly maxNumSeqs?: number | undefined;
   /** Rows of one step: longer prompts run in pieces. */
@@ -226,6 +229,7 @@ const KNOWN: ReadonlySet<string> = new Set<keyof LoadOptions>([
   'loraRuntimeConfig',
   'xlora',
   'legacyLora',
+  'anyMoe',
   'maxNumSeqs',
   'maxBatchTokens',
   'maxModelLen',
@@ -277,22 +281,26 @@ export function checkLoadOptions(options: LoadOptions): void {
   checkUqff(options);
   checkSpeculation(options);
   checkXLora(options.xlora, options.legacyLora);
+  if (options.anyMoe !== undefined) anyMoeSettings(options.anyMoe);
   checkTogether(options);
 }
 
-/** Kinds of adapters of which a model takes one. */
+/** Of these a model takes one. */
 function checkTogether(options: LoadOptions): void {
-  const { lora, loraAdapters, loraRuntimeConfig, xlora, legacyLora } = options;
+  const { lora, loraAdapters, loraRuntimeConfig, xlora, legacyLora, anyMoe, mtp, calibrationFile } = options;
   const dynamic = lora || loraAdapters?.length || loraRuntimeConfig !== undefined;
   const kinds: readonly (readonly [string, unknown])[] = [
     ['lora', dynamic],
     ['xlora', xlora],
     ['legacyLora', legacyLora],
+    ['anyMoe', anyMoe],
   ];
   const given = kinds.filter(([, is]) => is).map(([name]) => name);
   if (given.length > 1) together(given[0]!, given[1]!);
   const guesses = guessing(options);
   if (guesses !== undefined && xlora !== undefined) together('xlora', guesses);
+  if (anyMoe !== undefined && mtp !== undefined) together('anyMoe', 'mtp');
+  if (anyMoe !== undefined && calibrationFile !== undefined) together('anyMoe', 'calibrationFile');
 }
 
 /** The option that asks for guesses of coming tokens. */

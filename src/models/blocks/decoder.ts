@@ -42,9 +42,12 @@ export function decoder(w: Weights, p: DecoderParts): Decoder {
   const passes = p.layers.map((layer, i) => () => {
     before = layer.before?.(stream);
     step.backend.scope(mixes[i]!);
-    // Behind the last mix rows no longer see each other: only the wanted ones go on.
-    if (i === last && !every && !wantsAll(step.batch)) narrow(step.batch);
+    // Behind the last mix rows no longer see each other: only the wanted ones go on, unless all of them choose an MLP.
+    const narrows = i === last && !every && !wantsAll(step.batch);
+    const late = w.mixtures?.needsAllRows === true;
+    if (narrows && !late) narrow(step.batch);
     step.backend.scope(feeds[i]!);
+    if (narrows && late) narrow(step.batch);
   });
   const narrow = ({ logitRows, logitCount }: Batch) => {
     stream = gatherRows(stream, logitRows, logitCount);

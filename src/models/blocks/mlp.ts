@@ -1,9 +1,11 @@
 import type { Activation, GluOptions } from '../../core/backend.ts';
 import type { Mixer } from '../../core/model.ts';
 import { glu, linear, linearAdd, unaryInto } from '../../core/ops.ts';
+import type { Tensor } from '../../core/tensor.ts';
 import type { Weights } from '../../core/weights.ts';
 import type { Projection } from './linear.ts';
 import { projection } from './linear.ts';
+import { mixedMlp } from './mixedMlp.ts';
 
 export interface GatedMlpSpec {
   readonly hidden: number;
@@ -27,9 +29,15 @@ export function gatedMlp(w: Weights, m: GatedMlpSpec): Mixer {
         { name: gateName, rows: intermediate },
         { name: upName, rows: intermediate },
       ];
-  const input = projection(w, parts, hidden, bias);
-  const output = projection(w, [{ name: downName, rows: hidden }], intermediate, bias);
+  const down = { name: downName, rows: hidden };
   const gate: GluOptions = { activation };
+  const { mixture } = w;
+  if (mixture) {
+    const activate = (inner: Tensor) => glu(inner, gate);
+    return mixedMlp(w, mixture, { hidden, intermediate, bias, input: parts, output: down, activate });
+  }
+  const input = projection(w, parts, hidden, bias);
+  const output = projection(w, [down], intermediate, bias);
   return (x, _s, residual) => {
     const y = glu(linear(x, input.weight, input.plain), gate);
     return residual ? linearAdd(residual, y, output.weight, output.adding) : linear(y, output.weight, output.plain);
@@ -44,9 +52,14 @@ export interface PlainMlpSpec extends Omit<GatedMlpSpec, 'names' | 'fused'> {
 /** `output(activation(input(x)))`. */
 export function plainMlp(w: Weights, m: PlainMlpSpec): Mixer {
   const { hidden, intermediate, bias, names } = m;
-  const input = projection(w, [{ name: names[0], rows: intermediate }], hidden, bias);
-  const output = projection(w, [{ name: names[1], rows: hidden }], intermediate, bias);
-  return plainMlpOf(input, output, m.activation);
+  const up = [{ name: names[0], rows: intermediate }];
+  const down = { name: names[1], rows: hidden };
+  const { mixture } = w;
+  if (mixture) {
+    const activate = (inner: Tensor) => unaryInto(m.activation, inner);
+    return mixedMlp(w, mixture, { hidden, intermediate, bias, input: up, output: down, activate });
+  }
+  return plainMlpOf(projection(w, up, hidden, bias), projection(w, [down], intermediate, bias), m.activation);
 }
 
 /** The same of projections that were read before. */
