@@ -14,7 +14,7 @@ import { GROUP, TILE } from '../src/backends/cpu/linear/layout.ts';
 import { ConstantPool } from '../src/backends/cpu/wasm/constants.ts';
 import { ModuleBuilder } from '../src/backends/cpu/wasm/module.ts';
 import { rowBytes, type StorageType, type StorageTypeName, storageType } from '../src/core/dtype.ts';
-import { type GroupCode, groupedRow, groupedType } from '../src/core/grouped.ts';
+import { type Grouping, groupedRow, groupedType } from '../src/core/grouped.ts';
 import { quantFormat } from '../src/quant/index.ts';
 
 const flag = (name: string, fallback: string) => {
@@ -42,20 +42,19 @@ const SMALL = 0.01;
 /** Block types with an f32 scale and maybe a bias in front. */
 const FLOAT_SCALES = /^(AFQ|NF4|FP4|Q8_K)/;
 
-/** Types whose rows are groups of any width: code, columns of a group (0: the row), biases. */
-const GROUPED: Readonly<Record<string, readonly [GroupCode, number, boolean]>> = {
-  HQQ4: ['u4', 64, true],
-  HQQ8: ['u8', 64, true],
-  GPTQ4: ['u4', 128, true],
-  INT8: ['i8', 0, false],
-  FP8: ['e4m3', 0, false],
-  FP8_BLOCK: ['e4m3', 128, false],
+/** Types whose rows are groups of any width; a group of 0 columns is the row. */
+const GROUPED: Readonly<Record<string, Omit<Grouping, 'label' | 'indexed'>>> = {
+  HQQ4: { code: 'u4', group: 64, bias: true, activationBits: 8 },
+  HQQ8: { code: 'u8', group: 64, bias: true },
+  GPTQ4: { code: 'u4', group: 128, bias: true },
+  INT8: { code: 'i8', group: 0, bias: false },
+  FP8: { code: 'e4m3', group: 0, bias: false },
+  FP8_BLOCK: { code: 'e4m3', group: 128, bias: false },
 };
 function typeOf(format: string, columns: number): StorageType {
   const grouped = GROUPED[format];
   if (!grouped) return storageType(format as StorageTypeName);
-  const [code, group, bias] = grouped;
-  return groupedType({ label: format, code, group: group || columns, bias, indexed: false }, columns);
+  return groupedType({ ...grouped, label: format, group: grouped.group || columns, indexed: false }, columns);
 }
 
 const COPIED_ROWS = 2 * GROUP;

@@ -70,7 +70,11 @@ export const GROUPED_BLOCKS: ReadonlyMap<StorageTypeName, GroupedBlocks> = new M
   Object.entries(READERS).map(([key, reader]): [StorageTypeName, GroupedBlocks] => {
     const name = key as StorageTypeName;
     const { code, bias, bits, scale, codes } = reader;
-    const grouping: Grouping = { label: name, code, group: storageType(name).blockSize, bias, indexed: false };
+    const grouping: Grouping = {
+      ...{ label: name, code, group: storageType(name).blockSize, bias, indexed: false },
+      // Codes of more bits, or from books, do not fit into products of bytes.
+      ...(bias && bits < 8 ? { activationBits: 8 } : {}),
+    };
     const rewrite: GroupedBlocks['rewrite'] = (raw, columns) => rewritten(raw, columns, grouping, reader);
     return [name, { grouping, bits, scale, codes, rewrite }];
   }),

@@ -22,6 +22,11 @@ export interface Grouping {
   readonly bias: boolean;
   /** Every column names its group: columns of a group need not be neighbours. */
   readonly indexed: boolean;
+  /**
+   * Back-ends may round activations to so many bits beside these codes: what is quantized here, for speed. Absent: to no
+   * less than 16, so that checkpoints quantized elsewhere give what their codes stand for.
+   */
+  readonly activationBits?: 8;
 }
 
 /** Byte offsets inside a row. */

@@ -280,3 +280,24 @@ it.each(['simd', 'auto'] as const)(
     }
   },
 );
+
+it('bytes without a scale are kept as bfloat16, which holds them exactly', async () => {
+  const backend = await createCpuBackend({ inline: true });
+  live.push(backend);
+  const columns = 40;
+  for (const name of ['F8_E4M3', 'F8_E5M2', 'I8', 'U8'] as const) {
+    const type = storageType(name);
+    // No code that is not a number.
+    const bytes = Uint8Array.from({ length: ROWS * columns }, (_, i) => ((i * 37) % 120) | (i & 1 ? 128 : 0));
+    const readRows = async (first: number, n: number, target: Uint8Array) =>
+      target.set(bytes.subarray(first * columns, (first + n) * columns));
+    const raw = { name: 'w', shape: [ROWS, columns] as const, sections: [{ type, rows: ROWS, readRows }] };
+    const w = new Weight('w', raw.shape, await backend.loadWeight(raw));
+    expect(w.data.bytes).toBe(2 * ROWS * columns);
+    const out = backend.alloc([1, columns]);
+    backend.ops.gatherRows(out, w, backend.upload(Int32Array.of(5), [1]));
+    const expected = decoded(type, bytes, ROWS * columns).slice(5 * columns, 6 * columns);
+    expect(Array.from(await backend.read(out), (v) => v + 0)).toEqual(Array.from(expected, (v) => v + 0));
+    for (const t of [out, w]) t.dispose();
+  }
+});

@@ -24,12 +24,16 @@ const BLOCKS = [...codeFamilies(FAMILIES.get('Q8_0')!), ...groupedFamilies()].ma
   const type = storageType(name);
   return [name, type, Math.max(96, 2 * type.blockSize)] as const;
 });
-const rowsOf = (name: string, code: GroupCode, group: number, bias: boolean, columns: number) =>
-  [name, groupedType({ label: name, code, group, bias, indexed: false }, columns), columns] as const;
+const rowsOf = (name: string, code: GroupCode, group: number, bias: boolean, columns: number, activationBits?: 8) => {
+  const grouping = { label: name, code, group, bias, indexed: false, ...(activationBits && { activationBits }) };
+  return [name, groupedType(grouping, columns), columns] as const;
+};
 const TYPES: readonly (readonly [string, StorageType, number])[] = [
   ...BLOCKS,
   rowsOf('u4, groups of 128', 'u4', 128, true, 256),
   rowsOf('u4, groups of 96', 'u4', 96, true, 192),
+  rowsOf('u4, groups of 96, 8-bit activations', 'u4', 96, true, 192, 8),
+  rowsOf('u4, groups of 256, 8-bit activations', 'u4', 256, true, 512, 8),
   rowsOf('u4, one group', 'u4', 4096, true, 1536),
   rowsOf('u8, groups of 64', 'u8', 64, true, 192),
   rowsOf('i8, one group', 'i8', 160, false, 160),

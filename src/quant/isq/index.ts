@@ -219,10 +219,10 @@ function add(counts: Map<string, number>, key: string): void {
   counts.set(key, (counts.get(key) ?? 0) + 1);
 }
 
-/** What rows of a type that no block format holds are kept as. */
-export function groupingOf(target: IsqType, columns: number): Grouping {
+function groupingOf(target: IsqType, columns: number): Grouping {
   if (target === 'F8E4M3') return { label: target, code: 'e4m3', group: columns, bias: false, indexed: false };
-  return { label: target, code: target === 'HQQ4' ? 'u4' : 'u8', group: 64, bias: true, indexed: false };
+  const rows = { label: target, group: 64, bias: true, indexed: false };
+  return target === 'HQQ4' ? { ...rows, code: 'u4', activationBits: 8 } : { ...rows, code: 'u8' };
 }
 
 async function packTarget(

@@ -33,7 +33,10 @@ export const FAMILIES: ReadonlyMap<StorageTypeName, MakeFamily> = new Map<Storag
 /** A family and the key by which it is made once. */
 export type KeyedFamily = readonly [key: string, make: MakeFamily];
 
-export const F32_FAMILY: KeyedFamily = ['F32', FAMILIES.get('F32') as MakeFamily];
+/** The family of a type of floats. */
+export function floatFamilyOf(name: 'F32' | 'BF16'): KeyedFamily {
+  return [name, FAMILIES.get(name)!];
+}
 
 /** The family of a storage type, if it has one. */
 export function familyOf(type: StorageType): KeyedFamily | undefined {

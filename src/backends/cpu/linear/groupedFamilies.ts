@@ -15,11 +15,10 @@ import { plainStored } from './kquantStored.ts';
 /** The family of grouped rows of `columns` columns. */
 export function groupedFamily(g: Grouping, columns: number): readonly [key: string, make: MakeFamily] {
   const layout = layoutOf(g, columns);
-  if (layout)
-    return [
-      `${layout.name} ${g.label}`,
-      integerFamily(g.label, layout, (type, width) => plainRows(type.grouping!, width, layout)),
-    ];
+  if (layout) {
+    const make = integerFamily(g.label, layout, (type, width) => plainRows(type.grouping!, width, layout));
+    return [`${layout.name} ${g.label}`, make];
+  }
   const group = g.indexed || g.group < columns ? g.group : 0;
   const shape = `${g.code}.${g.indexed ? 'indexed' : 'by'}${group}${g.bias ? '.bias' : ''}`;
   const format: GroupedFormat = { name: `grouped.${shape}`, code: g.code, group, bias: g.bias, indexed: g.indexed };
@@ -54,8 +53,7 @@ function floatFamily(format: GroupedFormat, label: string): Family {
 export function groupedFamilies(): readonly (readonly [StorageTypeName, MakeFamily])[] {
   return [...GROUPED_BLOCKS].map(([name, blocks]) => {
     const { bits, grouping } = blocks;
-    // Unsigned codes of few bits fit into products of bytes.
-    const layout = layoutOf(grouping, grouping.group, { bits, wide: !grouping.bias || bits === 8 })!;
+    const layout = layoutOf(grouping, grouping.group, bits)!;
     return [name, integerFamily(name, layout, ({ blockBytes }) => plainBlocks(blocks, blockBytes, layout))];
   });
 }

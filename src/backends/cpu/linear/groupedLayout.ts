@@ -29,15 +29,10 @@ const KINDS: Partial<Record<GroupCode, CodeKind>> = {
 const MAX_BLOCK = 1024;
 
 /**
- * The layout of rows of `columns` columns; `undefined` where codes are no integers or groups end amid 32 columns. `how`:
- * that fewer bits hold the codes; and whether activations have 16 bits, as they have for checkpoints
- * that other tools have quantized, so that products hardly differ from those of floats.
+ * The layout of rows of `columns` columns; `undefined` where codes are no integers or groups end amid 32 columns. `fewer`:
+ * so many bits hold the codes.
  */
-export function layoutOf(
-  g: Grouping,
-  columns: number,
-  how: Partial<Pick<CodeFormat, 'bits' | 'wide'>> = {},
-): CodeFormat | undefined {
+export function layoutOf(g: Grouping, columns: number, fewer?: CodeFormat['bits']): CodeFormat | undefined {
   const kind = KINDS[g.code];
   if (!kind || g.indexed) return undefined;
   const width = Math.min(g.group, columns);
@@ -45,7 +40,8 @@ export function layoutOf(
   if (columns % PAIR || columns % width || (width % PAIR && !scalePerHalf)) return undefined;
   let block = PAIR;
   while (block < MAX_BLOCK && width % (2 * block) === 0) block *= 2;
-  const { bits = kind.bits, wide = true } = how;
+  const bits = fewer ?? kind.bits;
+  const wide = g.activationBits !== 8;
   const shape = `${scalePerHalf ? 'halves' : block}${g.bias ? '.bias' : ''}${wide ? '' : '.narrow'}`;
   return {
     ...{ ...kind, bits, wide, block, scale: 'f32', name: `grouped.${g.code}.${bits}.${shape}` },

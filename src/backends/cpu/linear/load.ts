@@ -1,7 +1,7 @@
 import type { RawSection, RawWeight } from '../../../core/backend.ts';
-import { rowBytes, storageType } from '../../../core/dtype.ts';
+import { rowBytes } from '../../../core/dtype.ts';
 import { WeightError } from '../../../core/errors.ts';
-import { dequantizeInto } from '../../../quant/index.ts';
+import { expanded, floatsFor } from '../../expanded.ts';
 import { checkedHalves } from '../../finite.ts';
 import { arrange } from '../../sections.ts';
 import type { Kernel } from '../kernel.ts';
@@ -9,7 +9,7 @@ import type { Kernels } from '../kernels.ts';
 import type { CpuMemory } from '../memory.ts';
 import type { Ring } from '../ring.ts';
 import { expertsKernel } from './experts.ts';
-import { F32_FAMILY, familyOf } from './families.ts';
+import { familyOf, floatFamilyOf } from './families.ts';
 import type { Family, MakeFamily } from './family.ts';
 import { GROUP, groupsOf } from './layout.ts';
 import { CpuWeight, type Section } from './weight.ts';
@@ -98,13 +98,14 @@ export class WeightLoader {
       );
     }
     const known = this.#host.expand ? undefined : familyOf(raw.type);
-    const [key, make] = known ?? F32_FAMILY;
+    const floats = this.#host.expand ? 'F32' : floatsFor(raw.type.name);
+    const [key, make] = known ?? floatFamilyOf(floats);
     const family = this.#family(key, make);
     const source = known
       ? (family.rewrite?.(raw, columns) ?? raw)
       : raw.type.name === 'F32'
         ? raw
-        : expanded(raw, columns, stored);
+        : expanded(raw, columns, floats);
     const bytes = groupsOf(raw.rows) * family.groupBytes(columns);
     const { memory, address } = await this.#host.place(bytes, `weight "${name}"`);
     try {
@@ -190,18 +191,4 @@ export class WeightLoader {
     }
     return family;
   }
-}
-
-/** The same rows as F32. */
-function expanded(raw: RawSection, columns: number, stored: number): RawSection {
-  return {
-    type: storageType('F32'),
-    rows: raw.rows,
-    async readRows(first, rows, target) {
-      const bytes = new Uint8Array(rows * stored);
-      await raw.readRows(first, rows, bytes);
-      const values = new Float32Array(target.buffer, target.byteOffset, rows * columns);
-      dequantizeInto(raw.type, bytes, 0, values, 0, values.length);
-    },
-  };
 }

@@ -1,7 +1,7 @@
 import type { RawSection, RawWeight, WeightData } from '../../../core/backend.ts';
-import { f32ToBf16, rowBytes, type StorageTypeName, storageType } from '../../../core/dtype.ts';
+import { rowBytes } from '../../../core/dtype.ts';
 import { WeightError } from '../../../core/errors.ts';
-import { dequantizeInto } from '../../../quant/index.ts';
+import { expanded, floatsFor } from '../../expanded.ts';
 import { checkedHalves } from '../../finite.ts';
 import { GROUPED_BLOCKS } from '../../groupedBlocks.ts';
 import { arrange } from '../../sections.ts';
@@ -17,12 +17,6 @@ import { GpuWeight, type Piece } from './weight.ts';
 const CHUNK_BYTES = 2 << 20;
 /** Bytes written before the device is waited for: what is queued stands in host memory. */
 const QUEUED_BYTES = 64 << 20;
-
-/** Types whose numbers bfloat16 holds exactly. */
-const SMALL: ReadonlySet<StorageTypeName> = new Set<StorageTypeName>([
-  ...(['I8', 'U8', 'BOOL', 'F8_E4M3', 'F8_E5M2', 'F8_E8M0', 'F8_E4M3FNUZ', 'F8_E5M2FNUZ'] as const),
-  ...(['F4', 'F6_E2M3', 'F6_E3M2'] as const),
-]);
 
 /** Reads matrices from checkpoints, rows by rows, and repacks them for the kernels. */
 export class WeightLoader {
@@ -59,7 +53,7 @@ export class WeightLoader {
           );
         }
         const checked = checkedHalves(section, raw.name, first, columns);
-        const source = kept(checked, columns, stored);
+        const source = kept(checked, columns);
         const { grouping, name } = source.type;
         const format = grouping ? groupedFormat(grouping, columns) : (FORMATS.get(name) as Format);
         for (const part of arrange([source], columns, this.#mostRows(format, units), 1)) {
@@ -171,24 +165,8 @@ function slabBytes(format: Format, units: number): number {
 const bookBytes = ({ book }: Format) => book?.().byteLength ?? 0;
 
 /** Rows as the kernels' formats know them. */
-function kept(raw: RawSection, columns: number, stored: number): RawSection {
+function kept(raw: RawSection, columns: number): RawSection {
   const { name, grouping } = raw.type;
   if (grouping || FORMATS.has(name)) return raw;
-  return GROUPED_BLOCKS.get(name)?.rewrite(raw, columns) ?? expanded(raw, columns, stored);
-}
-
-/** The same rows as floats: bfloat16 where that is exact. */
-function expanded(raw: RawSection, columns: number, stored: number): RawSection {
-  const small = SMALL.has(raw.type.name);
-  return {
-    type: storageType(small ? 'BF16' : 'F32'),
-    rows: raw.rows,
-    async readRows(first, rows, target) {
-      const bytes = new Uint8Array(rows * stored);
-      await raw.readRows(first, rows, bytes);
-      const values = new Float32Array(rows * columns);
-      dequantizeInto(raw.type, bytes, 0, values, 0, values.length);
-      target.set(new Uint8Array(small ? Uint16Array.from(values, f32ToBf16).buffer : values.buffer));
-    },
-  };
+  return GROUPED_BLOCKS.get(name)?.rewrite(raw, columns) ?? expanded(raw, columns, floatsFor(name));
 }
