@@ -41,6 +41,8 @@ const grouping = (code: GroupCode, group: number, bias = false, indexed = false)
 
 /** Whole-tensor types as rows of `columns`: group scales become those of the rows. */
 function groupingOf(name: string, columns: number): Grouping | undefined {
+  // As quantization at load makes it.
+  if (name === 'HQQ4') return { ...grouping('u4', 64, true), activationBits: 8 };
   if (/^HQQ/.test(name)) return grouping(name === 'HQQ8' ? 'u8' : 'u4', 64, true);
   if (/^F8E4M3/.test(name)) return grouping('e4m3', name.endsWith('BLOCK') ? 128 : columns);
   return name === 'INT8' ? grouping('i8', columns) : undefined;
