@@ -3,6 +3,7 @@ import type { RawSection } from '../backend.ts';
 import { rowBytes, type StorageType } from '../dtype.ts';
 import { FormatError, UnsupportedError } from '../errors.ts';
 import { sizeOf } from '../tensor.ts';
+import { eachChunk } from './rowChunks.ts';
 import type { ByteSource } from './source.ts';
 
 const VERSION = 3;
@@ -123,15 +124,9 @@ export async function writeGguf(
   return at;
 }
 
-async function writeRows(write: WriteAt, at: number, t: GgufTensor): Promise<void> {
+function writeRows(write: WriteAt, at: number, t: GgufTensor): Promise<void> {
   const stride = strideOf(t);
-  const step = Math.max(1, Math.floor(CHUNK_BYTES / stride));
-  for (let row = 0; row < t.rows; row += step) {
-    const rows = Math.min(step, t.rows - row);
-    const bytes = new Uint8Array(rows * stride);
-    await t.readRows(row, rows, bytes);
-    await write(at + row * stride, bytes);
-  }
+  return eachChunk(t, stride, CHUNK_BYTES, (first, _n, bytes) => write(at + first * stride, bytes));
 }
 
 function strideOf(t: GgufTensor): number {

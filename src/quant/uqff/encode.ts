@@ -2,13 +2,14 @@
 import type { RawSection } from '../../core/backend.ts';
 import { UnsupportedError, WeightError } from '../../core/errors.ts';
 import { groupedRow } from '../../core/grouped.ts';
+import { eachChunk } from '../../core/io/rowChunks.ts';
 import { formatNumber, isUqffBlock, type UqffFormat } from '../../core/io/uqff.ts';
 import { heldTensor, numbers, type PutBytes, type StreamedTensor, type TensorStream } from '../../core/io/uqffWrite.ts';
 import { type Shape, sizeOf } from '../../core/tensor.ts';
 import { AFQ_HEADER } from '../afq.ts';
 
-/** Bytes of a matrix in memory at a time. */
-const CHUNK_BYTES = 8 << 20;
+/** Bytes of a matrix in memory at a time; as floats they take up to 16 times as much. */
+const CHUNK_BYTES = 2 << 20;
 
 export interface EncodedModule extends TensorStream {
   readonly name: string;
@@ -102,18 +103,8 @@ function partsOf(m: Matrix): Parts {
   );
 }
 
-/** Rows in order, a few megabytes at a time. */
-async function chunks(
-  m: Matrix,
-  body: (first: number, rows: number, bytes: Uint8Array) => Promise<void>,
-): Promise<void> {
-  const step = Math.max(1, Math.floor(CHUNK_BYTES / m.stride));
-  for (let first = 0; first < m.rows; first += step) {
-    const rows = Math.min(step, m.rows - first);
-    const bytes = new Uint8Array(rows * m.stride);
-    await m.section.readRows(first, rows, bytes);
-    await body(first, rows, bytes);
-  }
+function chunks(m: Matrix, body: Parameters<typeof eachChunk>[3]): Promise<void> {
+  return eachChunk(m.section, m.stride, CHUNK_BYTES, body);
 }
 
 /** The bytes of memory are those of the file. */

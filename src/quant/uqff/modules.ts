@@ -2,6 +2,7 @@
 import type { RawSection } from '../../core/backend.ts';
 import type { StorageTypeName } from '../../core/dtype.ts';
 import { UnsupportedError } from '../../core/errors.ts';
+import { eachChunk } from '../../core/io/rowChunks.ts';
 import { SAFETENSORS_TYPES } from '../../core/io/safetensors.ts';
 import type { TensorStream } from '../../core/io/uqffWrite.ts';
 import { type Shape, sizeOf } from '../../core/tensor.ts';
@@ -293,15 +294,10 @@ function asStored(t: SourceTensor, name: string): TensorStream {
   const stride = storedRowBytes(t);
   return {
     tensors: [{ name, type: t.type.name, shape: t.shape }],
-    async stream(put) {
-      const step = Math.max(1, Math.floor(COPY_BYTES / stride));
-      for (let first = 0; first < rows; first += step) {
-        const n = Math.min(step, rows - first);
-        const bytes = new Uint8Array(n * stride);
-        await t.readRows(first, n, bytes);
-        await put(name, first * stride, bytes);
-      }
-    },
+    stream: (put) =>
+      eachChunk({ rows, readRows: (...run) => t.readRows(...run) }, stride, COPY_BYTES, (first, _n, bytes) =>
+        put(name, first * stride, bytes),
+      ),
   };
 }
 
