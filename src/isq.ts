@@ -1,4 +1,6 @@
 /** From load options to quantization in place: what a model gets at load, and again later. */
+
+import { DRAFT_HEADS } from './core/draftHead.ts';
 import type { BetweenSteps } from './core/engine/types.ts';
 import { ConfigError, InferenceError, ManagementError, messageOf, UnsupportedError } from './core/errors.ts';
 import type { Platform } from './core/platform.ts';
@@ -35,7 +37,7 @@ export async function isqSettings(
   config: unknown,
 ): Promise<IsqSettings | undefined> {
   const type = requestedType(options);
-  const topology = await topologyFrom(options, platform);
+  const topology = withDraftHead(await topologyFrom(options, platform), options.mtp?.draftLmHeadIsq);
   const expertsOnly = options.mixtureQexpertsIsq === true;
   if (!type && expertsOnly)
     throw new ConfigError('option mixtureQexpertsIsq: expected isq too, got none; set the type');
@@ -57,6 +59,16 @@ function requestedType({ isq, autoIsq }: LoadOptions): IsqType | undefined {
   }
   if (autoIsq !== undefined) return parseBits(autoIsq, 'option autoIsq');
   return isq === undefined ? undefined : parseIsq(isq, 'option isq');
+}
+
+/** With a type for the matrix that only guesses are made with, whatever else is said about it. */
+function withDraftHead(topology: Topology | undefined, isq: string | number | undefined): Topology | undefined {
+  if (isq === undefined) return topology;
+  const pin = topologyOf({ [`/${DRAFT_HEADS.source}/`]: { isq } }, 'option mtp.draftLmHeadIsq');
+  return {
+    devices: topology?.devices ?? pin.devices,
+    find: (name, layer) => pin.find(name, layer) ?? topology?.find(name, layer),
+  };
 }
 
 async function topologyFrom(options: LoadOptions, platform: Platform): Promise<Topology | undefined> {

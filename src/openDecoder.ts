@@ -67,7 +67,10 @@ export async function openDecoder(
   const weights = Weights.open({ backend, source, codec, dtype, recoder: quantization?.recoder, mixtures });
   releases.add(() => weights.dispose());
   const predictor = options.mtp !== undefined && options.mtp.model === undefined;
-  const decoder = buildDecoder(arch, weights, arch.config(config), { predictor });
+  const decoder = buildDecoder(arch, weights, arch.config(config), {
+    predictor,
+    draftHead: options.mtp?.draftLmHeadIsq !== undefined,
+  });
   if (predictor && !decoder.predictor) {
     throw new UnsupportedError(
       `mtp: expected a checkpoint with a head for multi-token prediction, got ${files.name} without one that this version runs; drop the option, or take mtp.model, draftModel or speculation.lookup`,

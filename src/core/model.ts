@@ -102,6 +102,8 @@ export interface Predictor {
 /** Parts of a checkpoint that are built only when asked for. */
 export interface ExtraParts {
   readonly predictor?: boolean | undefined;
+  /** The predictor reads a second copy of an output matrix that it shares, under a name of its own. */
+  readonly draftHead?: boolean | undefined;
 }
 
 /** An architecture: names it goes by, its configuration, and how weights become a decoder. */

@@ -1,13 +1,9 @@
 /** Heads for multi-token prediction through the public entry: same answers, counted guesses, clear refusals. */
-import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { rmSync } from 'node:fs';
 import { afterEach, describe, expect, it } from 'vitest';
-import { readSafetensors } from '../../src/core/io/safetensors.ts';
 import * as api from '../../src/index.ts';
+import { fixture, headedModel } from './headedModel.ts';
 
-const fixture = (path: string) => fileURLToPath(new URL(`../fixtures/${path}`, import.meta.url));
 const opened: api.Model[] = [];
 const folders: string[] = [];
 afterEach(async () => {
@@ -15,21 +11,9 @@ afterEach(async () => {
   for (const f of folders.splice(0)) rmSync(f, { recursive: true });
 });
 
-/** A model of the fixtures and its head, as one checkpoint of two files. */
 async function headed(name: string): Promise<string> {
-  const folder = mkdtempSync(join(tmpdir(), 'tramontane-mtp-'));
+  const folder = await headedModel(name);
   folders.push(folder);
-  const config = JSON.parse(readFileSync(fixture(`models/${name}/config.json`), 'utf8')) as object;
-  writeFileSync(join(folder, 'config.json'), JSON.stringify({ ...config, num_nextn_predict_layers: 1 }));
-  const weight_map: Record<string, string> = {};
-  for (const [file, from] of [
-    ['model-00001-of-00002.safetensors', `models/${name}/model.safetensors`],
-    ['model-00002-of-00002.safetensors', `mtp/${name}/mtp.safetensors`],
-  ] as const) {
-    copyFileSync(fixture(from), join(folder, file));
-    for (const tensor of (await readSafetensors(readFileSync(fixture(from)))).tensors.keys()) weight_map[tensor] = file;
-  }
-  writeFileSync(join(folder, 'model.safetensors.index.json'), JSON.stringify({ weight_map }));
   return folder;
 }
 
@@ -41,9 +25,9 @@ async function load(spec: api.ModelSpec, options: api.LoadOptions = {}): Promise
 
 const prompts = [[70, 71, 72], ...[29, 41, 30].map((n) => Array.from({ length: n }, (_, i) => n + ((i * 7) % 11)))];
 const requests: readonly api.CompletionParams[] = [
-  { sampling: { topK: 1, maxLen: 40, ignoreEos: true } },
-  { sampling: { temperature: 0.9, maxLen: 30, ignoreEos: true }, seed: 5 },
-  { sampling: { temperature: 1.3, topP: 0.9, repetitionPenalty: 1.2, maxLen: 20, nChoices: 2 }, seed: 6 },
+  { sampling: { topK: 1, maxLen: 30, ignoreEos: true } },
+  { sampling: { temperature: 0.9, maxLen: 20, ignoreEos: true }, seed: 5 },
+  { sampling: { temperature: 1.3, topP: 0.9, repetitionPenalty: 1.2, maxLen: 12, nChoices: 2 }, seed: 6 },
 ];
 
 async function answers(model: api.Model): Promise<number[][]> {
@@ -116,6 +100,7 @@ describe('refused is', () => {
     [{ mtp: { nPredict: 65 } }, 'mtp.nPredict'],
     [{ mtp: { nPredict: 1.5 } }, 'mtp.nPredict'],
     [{ mtp: true }, 'mtp'],
+    [{ mtp: { model: 'x', draftLmHeadIsq: 'Q4K' } }, 'mtp.draftLmHeadIsq'],
     [{ mtp: { heads: 2 } }, 'mtp.heads'],
     [{ mtp: {}, noKvCache: true }, 'noKvCache'],
     [{ mtp: {}, draftModel: 'other' }, 'mtp'],
@@ -125,6 +110,21 @@ describe('refused is', () => {
     expect(error).toBeInstanceOf(api.ConfigError);
     expect(String(error)).toContain(`option ${name}:`);
   });
+});
+
+it('the output matrix of a head can be quantized alone', async () => {
+  for (const [name, matrix] of [
+    ['qwen3_5_text', 'mtp.lm_head'],
+    ['deepseek_v3', 'model.layers.3.shared_head.head'],
+  ] as const) {
+    const folder = await headed(name);
+    const alone = await answers(await load(folder, { dtype: 'auto' }));
+    const model = await load(folder, { dtype: 'auto', mtp: { draftLmHeadIsq: 'Q8_0' } });
+    expect(await answers(model)).toEqual(alone);
+    expect(model.engineStats().draftTokensProposed).toBeGreaterThan(100);
+    const { layers } = (await model.quantReport())!;
+    expect(layers).toMatchObject([{ module: matrix, stored: 'Q8_0', pinned: true }]);
+  }
 });
 
 it('another model guesses where mtp names one', async () => {

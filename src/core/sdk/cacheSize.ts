@@ -1,5 +1,6 @@
 /** How large the key/value cache is, how many recurrent states are kept, and how long a sequence may be. */
 import type { KvDType, KvSpec, StateSpec } from '../backend.ts';
+import { DRAFT_HEADS } from '../draftHead.ts';
 import { DTYPE_BYTES, STORAGE_TYPES } from '../dtype.ts';
 import type { CacheLimit } from '../engine/types.ts';
 import { ConfigError } from '../errors.ts';
@@ -43,6 +44,8 @@ export function cacheSpecs(
 
 function hasBlocks(weights: Iterable<Weight>): boolean {
   for (const w of weights) {
+    // What guesses are made with has no part in an answer.
+    if (DRAFT_HEADS.test(w.name)) continue;
     if (w.data.formats.some((f) => STORAGE_TYPES.get(f)?.blockSize !== 1)) return true;
   }
   return false;

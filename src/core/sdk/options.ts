@@ -65,6 +65,8 @@ export interface MtpOptions {
   readonly model?: ModelSpec | undefined;
   /** Most tokens of a guess; 2 when absent, 4 for another model. */
   readonly nPredict?: number | undefined;
+  /** Quantizes the output matrix of the head inside the checkpoint: a copy of its own, where the head shares the model's. */
+  readonly draftLmHeadIsq?: string | number | undefined;
 }
 
 /**
@@ -344,13 +346,16 @@ const LOOKUP: ReadonlySet<string> = new Set(['maxDraft', 'maxMatch', 'minMatch']
 /** Rows that one sequence may add to a step, and tokens of one run that is looked for. */
 const MAX_DRAFT = 64;
 
-const MTP: ReadonlySet<string> = new Set<keyof MtpOptions>(['model', 'nPredict']);
+const MTP: ReadonlySet<string> = new Set<keyof MtpOptions>(['model', 'nPredict', 'draftLmHeadIsq']);
 
 function checkSpeculation(options: LoadOptions): void {
   const { speculation, draftModel, mtp, noKvCache } = options;
   if (mtp !== undefined) {
     record('mtp', mtp, MTP);
     count('mtp.nPredict', mtp.nPredict, 1, MAX_DRAFT);
+    if (mtp.model !== undefined && mtp.draftLmHeadIsq !== undefined) {
+      bad('mtp.draftLmHeadIsq', 'the head inside the checkpoint, not another model', mtp.draftLmHeadIsq);
+    }
     if (draftModel !== undefined) bad('mtp', 'it alone, or draftModel alone', mtp);
   }
   if (speculation !== undefined) {

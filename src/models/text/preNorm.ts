@@ -1,5 +1,7 @@
 import type { NormOptions } from '../../core/backend.ts';
+import { DRAFT_HEAD } from '../../core/draftHead.ts';
 import type { Decoder, Mixer, Rope, RowTable } from '../../core/model.ts';
+import type { Weight } from '../../core/weight.ts';
 import type { Weights } from '../../core/weights.ts';
 import type { TextConfig } from '../arch.ts';
 import { heads, layers, tableAndHead, trunk } from '../arch.ts';
@@ -117,7 +119,7 @@ export function preNormModel(w: Weights, c: Omit<TextConfig, 'layer_types'>, v: 
       joinBias: p.join.optional('bias', [hidden]),
       layer: makeLayer(p.layer, c.num_hidden_layers, { mixer: p.mixer?.(p.layer), mlp: p.mlp?.(p.layer) }),
       norm: p.norm && norm(p.norm),
-      head: ownHead ?? head,
+      head: ownHead ?? (p.copiesHead ? draftHead(w, head) : head),
       headBias: ownHead ? undefined : headBias,
       firstCache,
     });
@@ -133,4 +135,9 @@ export function preNormModel(w: Weights, c: Omit<TextConfig, 'layer_types'>, v: 
     layers: all,
     predictor: v.predictor && makePredictor(v.predictor),
   });
+}
+
+/** The output matrix once more, so that it can have another format where it only serves guesses. */
+function draftHead(w: Weights, head: Weight): Weight {
+  return w.matrixOf([{ ...w.source(head.name), name: DRAFT_HEAD }], head.shape, DRAFT_HEAD);
 }

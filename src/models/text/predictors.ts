@@ -13,6 +13,8 @@ export interface PredictorSpec extends OwnParts {
   readonly norm?: Weights | undefined;
   /** Output matrix of its own, where it is stored; else that of the model. */
   readonly head?: Weights | undefined;
+  /** That of the model is read a second time. */
+  readonly copiesHead?: boolean | undefined;
 }
 
 /** What the layer has in place of attention and of the gated `mlp`; the cursor stands at the layer. */
@@ -32,11 +34,12 @@ interface Counts {
  * layouts; the tensors of all of them are no part of the model itself. Of several heads the first serves for every token
  * ahead. Sources of names and order: vLLM, `qwen3_next_mtp.py`, `deepseek_mtp.py`, `ernie_mtp.py`.
  */
-export function predictorOf(w: Weights, c: Counts, extras: ExtraParts, own: OwnParts): PredictorSpec | undefined {
+export function predictorOf(w: Weights, c: Counts, extras: ExtraParts, parts: OwnParts): PredictorSpec | undefined {
   const { num_hidden_layers: layers, num_nextn_predict_layers: drafts = 0 } = c;
   w.ignore(/^(mtp\.|model\.mtp_)/);
   for (let i = 0; i < drafts; i++) w.ignore(new RegExp(`^model\\.layers\\.${layers + i}\\.`));
   if (!extras.predictor) return undefined;
+  const own = { ...parts, copiesHead: extras.draftHead };
   const [mtp, model] = [w.at('mtp'), w.at('model')];
   // Qwen.
   if (mtp.has('fc.weight')) {
