@@ -1,7 +1,10 @@
 /** Quantization at load and again on the GPU, or on a processor that plays one: against the reference back-end. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { type LoadOptions, loadModel } from '../../src/index.ts';
-import { logitsOf, relativeError, SMALL, writeModel } from '../isq/models.ts';
+import { readCimatrix } from '../../src/quant/cimatrix.ts';
+import { logitsOf, relativeError, SMALL, temporaryFolder, writeModel } from '../isq/models.ts';
 import { openWebGpu } from './support.ts';
 
 const backend = await openWebGpu();
@@ -55,5 +58,37 @@ describe.skipIf(missing !== undefined)(missing === undefined ? 'quantization on 
     expect(relativeError(await logitsOf(model), (await wanted(dense, 'Q8_0')).logits)).toBeLessThan(1e-3);
     expect(model.memory().persistent).toBe(held);
     await model.dispose();
+  });
+
+  it.each([
+    ['dense', dense],
+    ['experts', sparse],
+  ])('calibrated on traffic as on the reference, while requests run: %s', async (_name, folder) => {
+    const ids = (n: number, seed = 7) => Array.from({ length: n }, (_, i) => (i * seed + 3) % 96);
+    const calibrated = async (device: 'webgpu' | 'reference') => {
+      const model = await load(folder, device, 'Q2K');
+      const held = model.memory().persistent;
+      await model.beginCalibration();
+      for (const prompt of [ids(45), ids(1), ids(20, 5)]) await model.sendRawTokens(prompt);
+      const saveCimatrix = join(temporaryFolder(), 'traffic.cimatrix');
+      const applying = model.applyCalibration({ saveCimatrix });
+      const late = [12, 30].map((maxLen) =>
+        model.complete(ids(40), { sampling: { maxLen, temperature: 0, ignoreEos: true } }),
+      );
+      const [status, ...answers] = await Promise.all([applying, ...late]);
+      expect(answers.map((a) => a.choices[0]?.tokenIds.length)).toEqual([12, 30]);
+      const logits = await logitsOf(model);
+      expect(model.memory().persistent).toBe(held);
+      await model.dispose();
+      return { status, logits, found: await readCimatrix(new Uint8Array(readFileSync(saveCimatrix))) };
+    };
+    const [got, want] = [await calibrated('webgpu'), await calibrated('reference')];
+    expect(got.status).toEqual(want.status);
+    expect([...got.found.keys()]).toEqual([...want.found.keys()]);
+    for (const [module, values] of want.found) {
+      expect(relativeError(got.found.get(module)!, values)).toBeLessThan(1e-4);
+    }
+    // A code may fall to the other side where importances differ in the last bits.
+    expect(relativeError(got.logits, want.logits)).toBeLessThan(0.02);
   });
 });
