@@ -612,6 +612,29 @@ describe('exclusive tasks', () => {
     expectIdle(engine);
   });
 
+  it('leave the prefix cache alone where they keep the model', async () => {
+    const { engine } = create();
+    await engine.generate(ask(letters(20, 3), 1));
+    await engine.runExclusive(async () => undefined, { keepsModel: true });
+    await engine.generate(ask(letters(20, 3), 1));
+    expect(engine.stats().prefixHits).toBeGreaterThan(0);
+  });
+
+  it('make later requests share nothing with those under which the model changed', async () => {
+    const { engine } = create({ blockSize: 16 });
+    const prompt = letters(5, 3);
+    const stream = engine.submit(ask(prompt, 60));
+    await stream.next();
+    // Not even its first block is full yet.
+    await engine.betweenSteps(async () => engine.forgetPrefixes());
+    const answer = greedyAfter(prompt, 60, VOCAB);
+    await events(stream);
+    await engine.generate(ask([...prompt, ...answer.slice(0, 50)], 1));
+    expect(engine.stats().prefixHits).toBe(0);
+    await engine.generate(ask([...prompt, ...answer.slice(0, 50)], 1));
+    expect(engine.stats().prefixHits).toBe(3);
+  });
+
   it('wait for sequences that were preempted, too', async () => {
     const { engine } = create({ blocks: 10 });
     const calls = [3, 5, 7].map((seed) => engine.generate(ask(letters(5, seed), 33)));

@@ -333,8 +333,9 @@ export class Model {
   }
 
   /**
-   * Quantizes the weights anew, in place: from the checkpoint, between two steps, requests wait meanwhile. Resolves when all
-   * weights have been exchanged; on failure the model is as before.
+   * Quantizes the weights anew, in place: from the checkpoint (from their present values, with a warning, where its files are
+   * gone), between two steps, requests wait meanwhile. Resolves when all weights have been exchanged; on failure the model is
+   * as before.
    * @throws UnsupportedError for models loaded without `isq`, ConfigError for unknown types, ManagementError while another
    * call runs.
    */
@@ -361,7 +362,7 @@ export class Model {
   }
 
   /**
-   * Ends the measuring and quantizes anew by what was measured, from the checkpoint, to the types that the matrices have.
+   * Ends the measuring and quantizes anew by what was measured, from where `reIsqModel` does, to the types that the matrices have.
    * Requests go on meanwhile; each matrix is exchanged between two steps. Resolves when all have been, to the status before.
    * @throws InferenceError without `beginCalibration`, before any rows, or when some layers failed (they stay as they were);
    * ConfigError for wrong options; ManagementError while another change of the weights runs.
