@@ -37,12 +37,24 @@ const MODELS = [
     'ministral3',
     'qwen2',
   ],
-  ...['qwen3', 'gemma', 'gemma2', 'gemma3_text', 'gemma4_text_moe', 'gemma4_shared', 'phi', 'phi3', 'phi3_longrope'],
-  ...['granite', 'glm4', 'starcoder2', 'olmo_clip', 'olmo2', 'olmo3', 'cohere2', 'cohere_qk', 'gpt2', 'gptneox'],
-  ...['stablelm', 'stablelm_qk_parallel', 'deepseek_v3', 'glm4_moe', 'gpt_oss', 'gpt_oss_mxfp4', 'hunyuan_v1_dense'],
-  ...['hunyuan_v1_moe', 'ernie4_5_moe', 'granitemoehybrid', 'granitemoehybrid_groups', 'granitemoehybrid_dense_rope'],
-  ...['qwen3_next', 'qwen3_next_uneven', 'qwen3_5_text', 'qwen3_5_text_uneven', 'qwen3_5_moe_text', 'lfm2', 'lfm2_moe'],
+  ...[
+    'qwen3',
+    'gemma',
+    'gemma2',
+    'gemma3_text',
+    'gemma4_text_moe',
+    'phi',
+    'phi3',
+    'phi3_longrope',
+    'granite',
+    'glm4',
+    'starcoder2',
+  ],
+  ...['olmo2', 'olmo3', 'cohere2', 'gpt2', 'gptneox', 'stablelm', 'stablelm_qk_parallel', 'deepseek_v3', 'glm4_moe'],
+  ...['gpt_oss', 'gpt_oss_mxfp4', 'hunyuan_v1_dense', 'hunyuan_v1_moe', 'ernie4_5_moe', 'granitemoehybrid'],
+  ...['qwen3_next', 'qwen3_5_text', 'qwen3_5_moe_text', 'lfm2', 'lfm2_moe'],
 ];
+const YARN = { rope_type: 'yarn', rope_theta: 300, factor: 6, original_max_position_embeddings: 24 };
 /** What must change in configurations so that files, or llama.cpp, can say it: it has rules of its own for some rotations. */
 const CHANGES: Readonly<Record<string, object>> = {
   gemma2: { query_pre_attn_scalar: 16 },
@@ -52,6 +64,7 @@ const CHANGES: Readonly<Record<string, object>> = {
   llama_longrope: { original_max_position_embeddings: 1024 },
   gpt_oss: { rope_parameters: { rope_type: 'default', rope_theta: 150 } },
   gpt_oss_mxfp4: { rope_parameters: { rope_type: 'default', rope_theta: 150 } },
+  llama_yarn_af: { rope_parameters: { ...YARN, attention_factor: 1.4 } },
   deepseek_v3: { rope_parameters: { rope_type: 'default', rope_theta: 1e4 } },
 };
 /** Tiny models that llama.cpp cannot compute, though their published relatives it can. */
@@ -63,6 +76,10 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   nemotron: 'heads are of hidden size over heads there',
   deepseek_v2: 'queries without a latent are known by 26 or 27 layers there',
   olmoe_v1: 'no tied output matrix there',
+  olmo_clip: 'biases of attention have no place there',
+  cohere_qk: 'norms of queries and keys are known by 64 layers there',
+  granitemoehybrid_dense_rope: 'biases of projections have no place there',
+  qwen3_next_uneven: 'every nth layer attends there',
   gemma4_text_ple: 'shared keys and values are those of the last two layers there',
 };
 const TEXT = 'The mistral is a strong, cold wind that blows from the north of France towards';
@@ -150,13 +167,13 @@ async function probabilitiesOf(model: Tramontane.Model, ids: readonly number[]):
   return rows;
 }
 
-/** A tokenizer of single bytes, so that any text has ids of a tiny model. */
-function byteTokenizer(): object {
+/** A tokenizer of single bytes, as many as a tiny model has tokens. */
+function byteTokenizer(size: number): object {
   const plain = [...Array(256).keys()].filter((b) => (b > 32 && b < 127) || (b > 160 && b !== 173));
   let next = 256;
   const chars = Array.from({ length: 256 }, (_, b) => String.fromCodePoint(plain.includes(b) ? b : next++));
   const step = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true };
-  const vocab = Object.fromEntries(chars.map((c, b) => [c, b]));
+  const vocab = Object.fromEntries(chars.slice(0, size).map((c, b) => [c, b]));
   return {
     ...{ version: '1.0', added_tokens: [], normalizer: null, pre_tokenizer: step, post_processor: null, decoder: step },
     model: { type: 'BPE', vocab, merges: [], byte_fallback: false, ignore_merges: false },
@@ -168,10 +185,12 @@ async function fixture(name: string, folder: string): Promise<string> {
   const own = path.join(folder, 'tiny');
   fs.rmSync(own, { recursive: true, force: true });
   fs.mkdirSync(own);
-  const config = JSON.parse(fs.readFileSync(path.join(fixtures, name, 'config.json'), 'utf8')) as object;
+  const config = JSON.parse(fs.readFileSync(path.join(fixtures, name, 'config.json'), 'utf8')) as {
+    readonly vocab_size: number;
+  };
   fs.writeFileSync(path.join(own, 'config.json'), JSON.stringify({ ...config, ...CHANGES[name] }));
   fs.symlinkSync(path.join(fixtures, name, 'model.safetensors'), path.join(own, 'model.safetensors'));
-  fs.writeFileSync(path.join(own, 'tokenizer.json'), JSON.stringify(byteTokenizer()));
+  fs.writeFileSync(path.join(own, 'tokenizer.json'), JSON.stringify(byteTokenizer(config.vocab_size)));
   const out = path.join(folder, `${name}.gguf`);
   await quantizeModel(own, out, { topology: { '/(embed_tokens|wte|embed_in)\\.weight$/': { isq: 'Q8_0' } } });
   return out;

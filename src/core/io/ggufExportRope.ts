@@ -111,6 +111,7 @@ function scaling(rope: Config, c: Config, arch: GgufArch, { theta, rotated, shar
       const factors = (key: string) => Float32Array.from(Array.isArray(rope[key]) ? (rope[key] as number[]) : []);
       return {
         keys: {
+          'rope.scaling.type': 'longrope',
           'rope.scaling.original_context_length': original,
           'rope.scaling.attn_factor': mscale ?? number(rope, 'attention_factor') ?? scale,
         },
