@@ -43,6 +43,25 @@ describe.each(['reference', 'cpu'] as const)('%s', (device) => {
     }
   });
 
+  it.each(['llama_tuned', 'phi3_tuned', 'gemma2_tuned'])(
+    '%s: all of a prompt chooses, whatever is wanted',
+    async (name) => {
+      const ids = await expectedOf(name, 'ids');
+      await using model = await load(name);
+      for (let n = 2; n <= ids.length; n++) {
+        const prompt = ids.subarray(0, n);
+        const raw = (await rawLogits(model, prompt)).slice(-256);
+        const { choices } = await model.complete([...prompt], {
+          sampling: { temperature: 0, maxLen: 1, ignoreEos: true },
+          logprobs: true,
+        });
+        const most = Math.max(...raw);
+        const sum = raw.reduce((total, x) => total + Math.exp(x - most), 0);
+        expect(choices[0]!.logprobs!.content[0]!.logprob).toBeCloseTo(-Math.log(sum), 4);
+      }
+    },
+  );
+
   it('company, pieces and the cache change no answer', async () => {
     const ids = await expectedOf('llama_tuned', 'ids');
     const ask = async (model: api.Model, length: number, n: number) => {

@@ -145,6 +145,9 @@ class Simulation {
     expect(plan.rows).toBeLessThanOrEqual(this.options.maxRows);
     expect(plan.count).toBeLessThanOrEqual(this.options.maxSequences);
     expect(plan.logitRows).toBeLessThanOrEqual(this.options.maxLogitRows);
+    for (let i = 0; i < plan.count && this.options.wholePrompts; i++) {
+      expect(plan.before[i]! + plan.rowCounts[i]!).toBeGreaterThanOrEqual(plan.sequences[i]!.promptLength);
+    }
     const held = new Map<number, number>();
     const slots: number[] = [];
     let active = 0;
@@ -227,6 +230,46 @@ describe('random lives', () => {
       ),
       { numRuns: 200 },
     );
+  });
+});
+
+describe('whole prompts', () => {
+  it('each runs in one step, none is starved, and answers stay as they are', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.record({
+          blocks: fc.integer({ min: 17, max: 60 }),
+          maxRows: fc.constantFrom(3, 16, 40, 64),
+          maxSequences: fc.constantFrom(1, 3, 8),
+          maxLogitRows: fc.constantFrom(1, 4, 64),
+          maxNumSeqs: fc.constantFrom(1, 4, 8),
+          stateSlots: fc.constantFrom(0, 0, 2, 9),
+        }),
+        fc.array(action, { maxLength: 40 }),
+        async ({ blocks, stateSlots, ...options }, actions) => {
+          const sim = new Simulation(blocks, 4, { ...options, prefixCache: false, wholePrompts: true }, stateSlots);
+          const most = (raw: boolean) => Math.min(options.maxRows, raw ? options.maxLogitRows : options.maxRows);
+          for (const a of actions) {
+            const groups = [...sim.live.keys()];
+            if (a.kind === 'add') sim.add({ ...a.wanted, prompt: a.wanted.prompt.slice(0, most(a.wanted.raw)) });
+            else if (a.kind === 'steps') for (let i = 0; i < a.count; i++) await sim.step();
+            else if (groups.length > 0) sim[a.kind](groups[a.which % groups.length]!);
+          }
+          await sim.drain();
+        },
+      ),
+      { numRuns: 150 },
+    );
+  });
+
+  it('decoding makes room for one that fills a step', async () => {
+    const sim = new Simulation(400, 4, { prefixCache: false, wholePrompts: true });
+    for (const seed of [3, 5, 7]) sim.add(one(letters(3, seed), 60));
+    await sim.step();
+    const full = sim.add(one(letters(sim.options.maxRows), 1)).sequences[0]!;
+    for (let i = 0; i < 12; i++) await sim.step();
+    expect(full.status).toBe('finished');
+    await sim.drain();
   });
 });
 
