@@ -1,9 +1,11 @@
 /** Gates trained at load equal those of PyTorch; stored ones choose as they did; bad files are refused. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
+import { writeGates } from '../../src/core/anymoe/gates.ts';
 import { trainGate } from '../../src/core/anymoe/train.ts';
+import { writeSafetensors } from '../../src/core/io/safetensorsWrite.ts';
 import * as api from '../../src/index.ts';
 import { distance, modelPath, rawLogits } from '../lora/harness.ts';
 import { CASES, casePath, chatTemplate, expectedOf, optionsOf, tensorsOf, tokenizerJson } from './harness.ts';
@@ -149,6 +151,42 @@ describe('builders', () => {
     expect(far).toBeLessThan(0.1);
     await model.reIsqModel('Q8_0');
     expect(distance(await rawLogits(model, ids), await expectedOf('llama_tuned', 'logits'))).toBe(far);
+  });
+});
+
+describe('a base of quantized blocks', () => {
+  it.each(['cpu', 'reference'] as const)('%s: keeps them beside matrices of floats', async (device) => {
+    const noise = (rows: number, columns: number, seed: number) => ({
+      type: 'F32' as const,
+      shape: [rows, columns],
+      data: Float32Array.from({ length: rows * columns }, (_, i) => Math.sin(seed + i * 12.9898) / Math.sqrt(columns)),
+    });
+    const matrices = ['gate_proj', 'down_proj'].flatMap((module, i) => {
+      const [out, width] = i === 0 ? [512, 256] : [256, 512];
+      const at = `model.layers.0.mlp.${module}`;
+      return [
+        [`${at}.lora_A.weight`, noise(2, width!, 1 + i)] as const,
+        [`${at}.lora_B.weight`, noise(out!, 2, 5 + i)] as const,
+      ];
+    });
+    const gates = join(folder, `gates-${device}`);
+    mkdirSync(gates);
+    const gate = new Map([[0, { weight: noise(2, 256, 9).data, bias: Float32Array.of(0, 50) }]]);
+    writeFileSync(join(gates, 'gate.safetensors'), writeGates(gate, 256));
+    const lora = { rank: 2, alpha: 4, targetModules: ['gate_proj', 'down_proj'] };
+    const anyMoe: api.AnyMoeOptions = {
+      config: { hiddenSize: 256, expertType: { lora }, training: false, gateModelId: gates },
+      ...{ prefix: 'model.layers', mlp: 'mlp', layers: [0] },
+      modelIds: [{ 'adapter_model.safetensors': writeSafetensors(matrices) }],
+    };
+    const path = modelPath('gguf_llama_q4_k_m');
+    await using exact = await api.loadModel(path, { device: 'reference', dtype: 'f32', anyMoe });
+    await using alone = await api.loadModel(path, { device: 'reference', dtype: 'f32' });
+    await using packed = await api.loadModel(path, { device, anyMoe });
+    const ids = Array.from({ length: 12 }, (_, i) => 5 + 7 * i);
+    const logits = await rawLogits(exact, ids);
+    expect(distance(await rawLogits(alone, ids), logits)).toBeGreaterThan(0.1);
+    expect(distance(await rawLogits(packed, ids), logits)).toBeLessThan(0.05);
   });
 });
 
