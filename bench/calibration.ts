@@ -94,7 +94,7 @@ function generator(seed: number): () => number {
   };
 }
 
-/** A Llama of two layers. Weights are near normal; those of norms are `e^x` of such. */
+/** A Llama of two layers. Weights are near normal; those of norms are `e^x` of such, so that columns differ. */
 function writeRandom(folder: string): void {
   const hidden = 512;
   const uniform = generator(1);
@@ -105,8 +105,8 @@ function writeRandom(folder: string): void {
       name,
       { type: 'F32', shape, data: Float32Array.from({ length: shape.reduce((a, b) => a * b) }, value) },
     ]);
-  const matrix = (name: string, rows: number) => add(name, [rows, hidden], () => (1.5 * normal()) / Math.sqrt(hidden));
-  const norm = (name: string) => add(name, [hidden], () => Math.exp(normal()));
+  const matrix = (name: string, rows: number) => add(name, [rows, hidden], () => normal() / (2 * Math.sqrt(hidden)));
+  const norm = (name: string) => add(name, [hidden], () => Math.exp(0.8 * normal()));
   add('model.embed_tokens.weight', [VOCAB, hidden], normal);
   for (const at of [0, 1].map((i) => `model.layers.${i}`)) {
     norm(`${at}.input_layernorm.weight`);
@@ -138,8 +138,8 @@ async function measure(subject: Subject): Promise<object[]> {
       const { perplexity, divergence } = await measurePerplexity(model, ids, { chunk: WINDOW, reference });
       rows.push({
         ...{ model: subject.name, type: isq, calibrated },
-        'KL divergence': divergence?.mean.toFixed(4),
-        '±': divergence?.meanError.toFixed(4),
+        'KL divergence': divergence?.mean.toPrecision(3),
+        '±': divergence?.meanError.toPrecision(1),
         'same top token': `${(100 * (divergence?.sameTop ?? 0)).toFixed(1)} %`,
         perplexity: perplexity.toFixed(2),
       });
