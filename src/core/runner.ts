@@ -3,7 +3,7 @@ import type { Backend, Batch, KvCache } from './backend.ts';
 import type { PackedBatch } from './engine/batch.ts';
 import type { ModelRunner, PredictorRunner, TopLogits, TopRunner } from './engine/types.ts';
 import { InferenceError, ShapeError } from './errors.ts';
-import type { Decoder, KeptRows, Predictor, Step } from './model.ts';
+import type { Decoder, KeptRows, Step } from './model.ts';
 import { copyKvBlock, copyState, createKvCache, gatherRows } from './ops.ts';
 import type { Tensor } from './tensor.ts';
 import { MAX_TOP, TopPicks } from './topPicks.ts';
@@ -33,7 +33,10 @@ interface Prediction {
   readonly own: KeptRows;
   /** For each row of a pass, which of these it goes on from. */
   readonly sources: Tensor;
-  readonly step: Step;
+  /** The final rows of the pass that is being prepared. */
+  from: KeptRows;
+  /** Enqueues the pass. */
+  readonly encode: () => void;
 }
 
 /** Told of every batch before it runs, so that it can put what it knows of the rows on the device. */
@@ -136,8 +139,16 @@ export class DecoderRunner implements ModelRunner {
     };
     if (predictor && kept) {
       const own = this.#keep(maxSequences);
-      this.#prediction = { kept, own, sources: numbers(maxRows), step: { ...this.#step, kept: own } };
-      this.predictor = { extraBlocks, predict: (rows, sources, own) => this.#predict(predictor, rows, sources, own) };
+      const sources = numbers(maxRows);
+      const step = { ...this.#step, kept: own };
+      const prediction: Prediction = {
+        ...{ kept, own, sources, from: kept },
+        encode: () => {
+          this.#logits = predictor.forward(step, gatherRows(prediction.from.rows, sources, this.#batch.rows));
+        },
+      };
+      this.#prediction = prediction;
+      this.predictor = { extraBlocks, predict: (rows, ids, own) => this.#predict(prediction, rows, ids, own) };
     }
     if (backend.remote) {
       const picks = new TopPicks(backend, this.maxLogitRows);
@@ -187,7 +198,11 @@ export class DecoderRunner implements ModelRunner {
     for (let i = 0; i < rows.stateCopyCount; i++) {
       for (const state of this.#states) copyState(state, rows.stateCopies[2 * i]!, rows.stateCopies[2 * i + 1]!);
     }
-    this.#backend.scope(this.#encode);
+    return this.#encoded(this.#encode);
+  }
+
+  #encoded(encode: () => void): Tensor {
+    this.#backend.scope(encode);
     const logits = this.#logits;
     if (!logits) throw new InferenceError('forward: the decoder returned no logits');
     return logits;
@@ -213,25 +228,20 @@ export class DecoderRunner implements ModelRunner {
   }
 
   async #predict(
-    predictor: Predictor,
+    prediction: Prediction,
     rows: PackedBatch,
     sources: Int32Array,
     own: boolean,
   ): Promise<Float32Array | TopLogits> {
-    const { kept, own: ownRows, sources: ids, step } = this.#prediction as Prediction;
-    const from = own ? ownRows : kept;
     const turn = this.#backend.turns.begin(this.#party);
     if (turn !== undefined) await turn;
     try {
       this.#load(rows);
-      this.#backend.write(ids, sources, rows.rows);
-      let logits: Tensor | undefined;
-      this.#backend.scope(() => {
-        logits = predictor.forward(step, gatherRows(from.rows, ids, rows.rows));
-      });
-      const made = logits as unknown as Tensor;
-      if (this.#picks && rows.logitCount > 0) return await this.#picks.read(this.#picks.pick(made, 1), 1);
-      return (await this.#backend.view(made)) as Float32Array;
+      this.#backend.write(prediction.sources, sources, rows.rows);
+      prediction.from = own ? prediction.own : prediction.kept;
+      const logits = this.#encoded(prediction.encode);
+      if (this.#picks && rows.logitCount > 0) return await this.#picks.read(this.#picks.pick(logits, 1), 1);
+      return (await this.#backend.view(logits)) as Float32Array;
     } finally {
       this.#backend.turns.end();
     }

@@ -25,8 +25,8 @@ async function load(spec: api.ModelSpec, options: api.LoadOptions = {}): Promise
 
 const prompts = [[70, 71, 72], ...[29, 41, 30].map((n) => Array.from({ length: n }, (_, i) => n + ((i * 7) % 11)))];
 const requests: readonly api.CompletionParams[] = [
-  { sampling: { topK: 1, maxLen: 30, ignoreEos: true } },
-  { sampling: { temperature: 0.9, maxLen: 20, ignoreEos: true }, seed: 5 },
+  { sampling: { topK: 1, maxLen: 40, ignoreEos: true } },
+  { sampling: { temperature: 0.9, maxLen: 30, ignoreEos: true }, seed: 5 },
   { sampling: { temperature: 1.3, topP: 0.9, repetitionPenalty: 1.2, maxLen: 12, nChoices: 2 }, seed: 6 },
 ];
 
