@@ -8,7 +8,7 @@ import type { LoadOptions, ModelSpec } from './core/sdk/options.ts';
 import type { LegacyLoraOptions, Ordering, XLoraOptions } from './core/sdk/xlora.ts';
 import { loadModel } from './load.ts';
 
-/** Loads any model this version knows: a folder, a `.gguf` file, a hub id, a URL, or the embedded model's name. */
+/** Loads any model this version knows: a folder, a `.gguf` or `.uqff` file, a hub id, a URL, or the embedded model's name. */
 export class ModelBuilder extends LoadOptionsBuilder {
   readonly #spec: ModelSpec;
 

@@ -34,7 +34,7 @@ import { parseIsq } from './quant/isq/types.ts';
 const WHOLE_PROMPT = 2048;
 
 /**
- * Loads a model: an embedded name, a folder in Hugging Face layout, a `.gguf` file, a hub id, a URL, a `Blob` or bytes.
+ * Loads a model: an embedded name, a folder in Hugging Face layout, a `.gguf` or `.uqff` file, a hub id, a URL, a `Blob` or bytes.
  * Rejects with `ModelLoadError` (files), `UnsupportedError` (options, formats, architectures) or `AbortError`; all memory
  * taken is returned then.
  */

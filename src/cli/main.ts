@@ -11,7 +11,10 @@ const MAX_TOKENS = 2 ** 31;
 
 function modelOptions(command: Command): Command {
   return command
-    .option('-m, --model <model>', 'folder, .gguf file, hub id or URL; the embedded SmolLM2-135M-Instruct when absent')
+    .option(
+      '-m, --model <model>',
+      'folder, .gguf or .uqff file, hub id or URL; the embedded SmolLM2-135M-Instruct when absent',
+    )
     .option('-f, --file <names>', 'GGUF files of a folder or repository, separated by semicolons', names)
     .option('--from-uqff <names>', 'UQFF files or types of a folder or repository, separated by semicolons', names)
     .option('--threads <n>', 'threads of the CPU back-end', whole(1, 1024))

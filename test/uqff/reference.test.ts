@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { readUqff } from '../../src/entry-core.ts';
 import { loadModel, UqffTextModelBuilder } from '../../src/index.ts';
+import { FakeHub } from '../io/fakeHub.ts';
 import { relativeError, temporaryFolder } from '../isq/models.ts';
 import { fixtures, llama, logitsAt, tensorsOf, u32, written } from './support.ts';
 
@@ -61,6 +62,25 @@ describe('UQFF files of the reference implementation', () => {
     );
     await expect(loadModel(join(fixtures, 'llama'), { fromUqff: 'q3k' })).rejects.toThrow(/"q3k", found none.*afq2-0/s);
     expect(() => new UqffTextModelBuilder('m', [])).toThrow(/names of UQFF files/);
+  });
+
+  it('are loaded out of a hub repository, and nothing else is', async () => {
+    const hub = await new FakeHub().start();
+    const names = ['config.json', 'residual.safetensors', 'afq4-0.uqff', 'q4k-0.uqff', 'uqff_report.json'];
+    const [quant, shards] = ['Mine', ['q4k-0.uqff']];
+    const outputs = [{ quant, shards, layers: 9, actual_counts: { q4_1: 9 }, fallback_count: 9 }];
+    const report = { schema: 1, generated_by: { tool: 't' }, uqff_version: '1.2.0', outputs };
+    const bytesOf = (name: string) =>
+      name === 'uqff_report.json' ? new TextEncoder().encode(JSON.stringify(report)) : readFileSync(llama(name));
+    hub.files = Object.fromEntries(names.map((name) => [name, { data: bytesOf(name) }]));
+    try {
+      const cache = { hfEndpoint: hub.endpoint, hfCachePath: temporaryFolder(), tokenSource: 'none' };
+      expect(await logitsAt(hub.id, { ...cache, fromUqff: 'mine' })).toEqual(await logitsAt(llama('q4k-0.uqff')));
+      expect(hub.requests.some((r) => r.includes('q4k-0.uqff'))).toBe(true);
+      expect(hub.requests.some((r) => r.includes('resolve') && r.includes('afq4'))).toBe(false);
+    } finally {
+      hub.stop();
+    }
   });
 
   it('of version 1.1 and 1.0 keep tables dense beside a quantized output matrix', async () => {
