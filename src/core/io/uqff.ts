@@ -75,8 +75,8 @@ const FORMATS: readonly { readonly format: UqffFormat; readonly entries: Readonl
 
 export const formatNumber = (format: UqffFormat): number => FORMATS.findIndex((f) => f.format === format);
 
-/** Numbers of types of GGUF files that modules may have. */
-const GGUF_NUMBERS: ReadonlySet<number> = new Set([0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 30]);
+/** Numbers of types of GGUF files that modules may have; IQ4_NL and IQ4_XS (20, 23) are no part of the published format. */
+const GGUF_NUMBERS: ReadonlySet<number> = new Set([0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 20, 23, 30]);
 
 /** Whether a module can hold blocks of a type as GGUF files have them. */
 export function isUqffBlock(type: StorageType): boolean {
