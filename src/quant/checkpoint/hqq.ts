@@ -1,5 +1,6 @@
 import { storageType } from '../../core/dtype.ts';
 import { FormatError, UnsupportedError } from '../../core/errors.ts';
+import type { Grouping } from '../../core/grouped.ts';
 import type { SourceTensor } from '../../core/weights.ts';
 import { affine, bytesOf, floatsOf, integer, type Replaced, record } from './parts.ts';
 
@@ -55,13 +56,23 @@ async function addModule(r: Replaced, module: string, settings: Settings): Promi
   });
 }
 
-/** Registers a matrix of codes in a table: as they are where groups are runs of columns, else as floats. */
-export function addTable(r: Replaced, name: string, shape: readonly [number, number], group: number, t: Table): void {
+/**
+ * Registers a matrix of codes in a table: as they are where groups are runs of columns, else as floats. `how` adds to what is
+ * known of the codes.
+ */
+export function addTable(
+  r: Replaced,
+  name: string,
+  shape: readonly [number, number],
+  group: number,
+  t: Table,
+  how: Pick<Grouping, 'activationBits'> = {},
+): void {
   const [, columns] = shape;
   if (t.axis === 1 && columns % group === 0) {
     r.add({
       ...{ name, order: t.packed.order, shape },
-      grouping: affine(`HQQ${t.bits}`, t.bits, columns, group),
+      grouping: { ...affine(`HQQ${t.bits}`, t.bits, columns, group), ...how },
       async prepare() {
         const at = await reader(t);
         return (first, rows, row, done) => {

@@ -68,10 +68,9 @@ const READERS: Readonly<Record<UqffFormat, (r: Replaced, m: UqffModule, part: Pa
     const elements = sizeOf(m.shape);
     const table = axis === 1 ? { rows: elements / group, width: group } : { rows: group, width: elements / group };
     const packed = part('', [sizeOf((m.tensors.get('') as TensorInfo).shape)]);
-    addTable(r, packed.name, [elements / columns, columns], group, {
-      ...{ ...table, bits, axis, columns, packed },
-      ...{ scale: part('scales'), zero: part('zeros') },
-    });
+    const parts = { ...table, bits, axis, columns, packed, scale: part('scales'), zero: part('zeros') };
+    // Computed with as it is where quantization at load makes it.
+    addTable(r, packed.name, [elements / columns, columns], group, parts, bits === 4 ? { activationBits: 8 } : {});
   },
 };
 
