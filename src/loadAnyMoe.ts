@@ -43,7 +43,7 @@ export interface OpenedAnyMoe {
   closeFiles(): Promise<void>;
 }
 
-/** Opens the experts that `anyMoe` names; only headers are read. Rejects with `ConfigError`, `LoraAdapterError` or `ModelLoadError`. */
+/** Opens the experts that `anyMoe` names; only headers are read. Rejects with `LoraAdapterError` or `ModelLoadError`. */
 export async function openAnyMoe(options: LoadOptions, home: Home): Promise<OpenedAnyMoe | undefined> {
   if (options.anyMoe === undefined) return undefined;
   const settings = anyMoeSettings(options.anyMoe);

@@ -45,7 +45,10 @@ export interface OpenedDecoder {
   closeFiles(): Promise<void>;
 }
 
-/** Opens a model of any kind, some MLPs of which `mixtures` may replace; only headers are read. Files and weights are given back by `releases`. */
+/**
+ * Opens a model of any kind, some MLPs of which `mixtures` may replace; only headers are read. Files and weights are given
+ * back by `releases`.
+ */
 export async function openDecoder(
   spec: ModelSpec,
   options: LoadOptions,

@@ -3,7 +3,7 @@ import { ConfigError } from '../errors.ts';
 import * as s from '../schema.ts';
 import type { AdapterInput } from './adapters.ts';
 
-/** What the experts beside the model's own MLP are: MLPs of fine-tuned checkpoints, or the own one with LoRA matrices added. */
+/** The experts beside the model's own MLP: those of fine-tuned checkpoints, or the own one with LoRA matrices added. */
 export type AnyMoeExpertType =
   | 'fineTuned'
   | { readonly lora: { readonly rank: number; readonly alpha: number; readonly targetModules: readonly string[] } };

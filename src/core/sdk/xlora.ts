@@ -7,7 +7,7 @@ import type { AdapterInput } from './adapters.ts';
 export interface Ordering {
   /** Names of the adapters' folders; those of the configuration when absent. */
   readonly order?: readonly string[];
-  /** Number of the scalings of each module, by its path in the model; needed where a classifier has some for every module. */
+  /** Number of the scalings of each module, by its path in the model; needed where every module has its own. */
   readonly layers?: Readonly<Record<string, number>>;
   /** Must be that of the configuration where both are given. */
   readonly baseModelId?: string;
@@ -17,7 +17,7 @@ export interface Ordering {
 
 /** An X-LoRA: adapters that a classifier mixes anew for every token. */
 export interface XLoraOptions {
-  /** Folder or hub repository of `xlora_config.json`, `xlora_classifier.safetensors` and the adapters' folders, or these files. */
+  /** Folder or hub repository (or the files): configuration and classifier as `xlora` names them, and the adapters' folders. */
   readonly modelId: AdapterInput;
   /** The ordering, or the path of its JSON file. */
   readonly ordering?: Ordering | string;

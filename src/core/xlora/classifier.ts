@@ -1,4 +1,4 @@
-/** The classifier of X-LoRA (Buehler & Buehler 2024, arXiv 2402.07148): from hidden states to what each adapter counts for. */
+/** X-LoRA's classifier (Buehler & Buehler 2024, arXiv 2402.07148): from features to what each adapter counts for. */
 import type { Backend, LinearOptions } from '../backend.ts';
 import { fill, LOWEST } from '../composed/basics.ts';
 import { FormatError } from '../errors.ts';
