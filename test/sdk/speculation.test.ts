@@ -1,7 +1,10 @@
 /** Speculation through the public entry: answers of real models do not change, and the counters tell what was guessed. */
-import { readFileSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, it } from 'vitest';
+import { readGguf } from '../../src/core/io/gguf.ts';
 import { sharedIds } from '../../src/core/sdk/sharedIds.ts';
 import * as api from '../../src/index.ts';
 
@@ -81,6 +84,35 @@ describe('what a draft model takes is given back', () => {
     expect(model.memory().persistent).toBeGreaterThan(alone.memory().persistent);
     await model.dispose();
     await expect(model.complete([65], requests[0])).rejects.toThrow(api.ChannelError);
+  });
+});
+
+describe('a draft model with a table of another size', () => {
+  /** A model of 256 tokens beside the 264 of the target, with the target's spelling of them, or one of its own. */
+  async function smaller(spell: (token: string, id: number) => string): Promise<string> {
+    const folder = mkdtempSync(join(tmpdir(), 'tramontane-draft-'));
+    for (const file of ['config.json', 'model.safetensors'])
+      copyFileSync(join(pathOf('llama'), file), join(folder, file));
+    const { metadata } = await readGguf(readFileSync(TARGET));
+    const tokens = (metadata.get('tokenizer.ggml.tokens') as string[]).slice(0, 256).map(spell);
+    const vocab = Object.fromEntries(tokens.map((token, id) => [token, id]));
+    writeFileSync(join(folder, 'tokenizer.json'), JSON.stringify({ model: { type: 'BPE', vocab, merges: [] } }));
+    return folder;
+  }
+
+  it('guesses where the shared tokens are the same', async () => {
+    const draftModel = await smaller((token) => token);
+    const alone = await load({});
+    const drafted = await load({ draftModel });
+    expect(await answers(drafted)).toEqual(await answers(alone));
+    expect(drafted.engineStats().draftTokensProposed).toBeGreaterThan(0);
+    rmSync(draftModel, { recursive: true });
+  });
+
+  it('is refused where one is another', async () => {
+    const draftModel = await smaller((token, id) => (id === 99 ? 'other' : token));
+    await expect(load({ draftModel })).rejects.toThrow(/got "other" for .* as token 99/);
+    rmSync(draftModel, { recursive: true });
   });
 });
 
