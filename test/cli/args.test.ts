@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { names, real, typeList, whole, wholeList } from '../../src/cli/args.ts';
 import { exitCodeOf, failureText } from '../../src/cli/exit.ts';
+import { loadOptions } from '../../src/cli/flags.ts';
 import { program } from '../../src/cli/main.ts';
 import { AbortError, ModelLoadError } from '../../src/core/errors.ts';
 
@@ -40,11 +41,21 @@ describe('option values', () => {
   });
 });
 
+describe('flags that ask for guesses', () => {
+  it('are the options of the SDK', () => {
+    expect(loadOptions({})).toMatchObject({ mtp: undefined, draftModel: undefined, speculation: undefined });
+    expect(loadOptions({ mtp: true }).mtp).toEqual({ model: undefined, nPredict: undefined });
+    expect(loadOptions({ mtpModel: 'm', mtpNPredict: 3 }).mtp).toEqual({ model: 'm', nPredict: 3 });
+    expect(loadOptions({ lookup: true }).speculation).toMatchObject({ lookup: true });
+  });
+});
+
 describe('the command line', () => {
   it.each([
     [['run', '--threads', 'many', 'hi'], '--threads'],
     [['run', '--top-p', '2', 'hi'], '--top-p'],
     [['run', '--nonsense'], '--nonsense'],
+    [['run', '--mtp-n-predict', '65', 'hi'], '--mtp-n-predict'],
     [['bench', '--gen', '1'], '--gen'],
     [['bench', '--batch', '4,x'], '--batch'],
     [['bench', '--perplexity', 'f', '--stride', '0'], '--stride'],
