@@ -161,7 +161,9 @@ describe.skipIf(!existsSync(cli))('tramontane (built by `npm run build`)', () =>
     const numbers = { mean: expect.any(Number), p99: expect.any(Number), rms_delta_p: expect.any(Number) };
     expect(report).toMatchObject({ count: 32, bos: [2], isq: 'Q4_0', divergence: { count: 32, ...numbers } });
     expect(report.divergence.mean).toBeGreaterThan(0);
-    expect(shown.out).toContain(report.reference.perplexity.toFixed(4));
+    // Kernels are chosen by their speed at every start, and may round otherwise.
+    const first = Number(/perplexity +([\d.]+)/.exec(shown.out)?.[1]);
+    expect(report.reference.perplexity / first).toBeCloseTo(1, 3);
     expect(report.chunks.map((c: { count: number }) => c.count)).toEqual([16, 8, 8]);
     const plain = await cliRun([...args, '--bos', 'none', '--json']);
     expect(JSON.parse(plain.out)).toMatchObject({ bos: [], count: 31 });
