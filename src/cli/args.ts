@@ -1,5 +1,6 @@
 /** Values of command-line options, checked where they are read so that a mistake names its option. */
 import { InvalidArgumentError } from 'commander';
+import type { LoraAdapterSpec } from '../core/sdk/adapters.ts';
 
 /** Reads a whole number in a range. */
 export function whole(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
@@ -53,4 +54,14 @@ export function typeList(text: string, earlier: readonly string[]): string[] {
     .filter((part) => part !== '');
   if (list.length === 0) throw new InvalidArgumentError('expected at least one type.');
   return [...earlier, ...list];
+}
+
+/** Adds the adapter of `ALIAS=SOURCE` to those of earlier options. */
+export function adapterSpec(text: string, earlier: readonly LoraAdapterSpec[] = []): LoraAdapterSpec[] {
+  const at = text.indexOf('=');
+  const [alias, source] = [text.slice(0, at).trim(), text.slice(at + 1).trim()];
+  if (at < 0 || alias === '' || source === '') {
+    throw new InvalidArgumentError(`expected ALIAS=SOURCE, got ${JSON.stringify(text)}.`);
+  }
+  return [...earlier, { alias, source }];
 }

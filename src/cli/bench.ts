@@ -59,7 +59,7 @@ export async function bench(flags: BenchFlags): Promise<void> {
 async function measure(flags: BenchFlags): Promise<BenchReport> {
   const started = performance.now();
   const name = flags.model ?? EMBEDDED_MODEL.name;
-  const loaded = await loadModel(name, { ...loadOptions(flags), isq: flags.isq, prefixCacheN: 0 });
+  const loaded = await loadModel(name, { ...loadOptions(flags), prefixCacheN: 0 });
   const load_s = (performance.now() - started) / 1000;
   try {
     const first = await firstToken(loaded);

@@ -3,11 +3,11 @@ import { createInterface, type Interface } from 'node:readline';
 import { messageOf, RequestValidationError } from '../core/errors.ts';
 import type { ChatMessage } from '../core/sdk/messages.ts';
 import type { Model } from '../core/sdk/model.ts';
-import type { SamplingParams } from '../core/sdk/request.ts';
+import type { AdapterSelection, SamplingParams } from '../core/sdk/request.ts';
 import { answer } from './answer.ts';
 import { real, whole } from './args.ts';
 import type { RunFlags } from './flags.ts';
-import { samplingOf } from './flags.ts';
+import { adapterOf, samplingOf } from './flags.ts';
 import { History } from './history.ts';
 import { dim, type Screen } from './terminal.ts';
 
@@ -34,6 +34,7 @@ const HELP = `/help               this list
 /clear              forget the conversation
 /system [text]      set the system message and start over; without text, remove it
 /temperature X      0 takes the most likely token
+/adapter [name]     the LoRA adapter that answers: a name, or "none"; without it, those there are
 /topk N, /topp X    keep the N most likely tokens, or those of total probability X
 /exit               leave (also Ctrl-D, or Ctrl-C twice)
 A line that ends in \\ goes on in the next one; ${BLOCK} starts and ends a block of lines.
@@ -67,6 +68,7 @@ class Session {
   #messages: ChatMessage[] = [];
   #system: string | undefined;
   #sampling: SamplingParams;
+  #adapter: AdapterSelection | undefined;
   /** Set while an answer runs. */
   #cancel: (() => void) | undefined;
   /** Ctrl-C at an empty prompt; the next one leaves. */
@@ -77,6 +79,7 @@ class Session {
     this.#flags = flags;
     this.#io = io;
     this.#system = flags.system;
+    this.#adapter = adapterOf(flags);
     const { generationDefaults } = model.config();
     const { temperature, topK, topP, minP } = generationDefaults ?? {};
     const own = [temperature, topK, topP, minP].some((x) => x !== undefined);
@@ -198,6 +201,9 @@ class Session {
           this.#messages = [];
           this.#note('the conversation starts over');
           return undefined;
+        case '/adapter':
+          this.#chooseAdapter(value);
+          return undefined;
         case '/temperature':
           return this.#set({ temperature: real(0)(value) });
         case '/topk':
@@ -212,6 +218,17 @@ class Session {
       this.#note(`${name}: ${messageOf(error)}`);
       return undefined;
     }
+  }
+
+  #chooseAdapter(name: string): void {
+    const known = this.#model.listLoraAdapters().map(({ alias }) => alias);
+    if (name !== '' && name !== 'none' && name !== 'list') {
+      if (!known.includes(name)) throw new Error(`expected one of ${[...known, 'none'].join(', ')}; got ${name}`);
+      this.#adapter = name;
+    } else if (name === 'none') {
+      this.#adapter = undefined;
+    }
+    this.#note(`adapters: ${known.join(', ') || 'none'}; ${this.#adapter ?? 'none'} answers`);
   }
 
   #set(params: SamplingParams): undefined {
@@ -246,6 +263,7 @@ class Session {
       messages: [...system, ...messages],
       sampling: { ...this.#sampling, ...(maxTokens === undefined ? {} : { maxLen: maxTokens }) },
       ...(seed === undefined ? {} : { seed }),
+      ...(this.#adapter === undefined ? {} : { adapter: this.#adapter }),
       ...(thinking === undefined ? {} : { enableThinking: thinking }),
       // Checked with the request, which names the words allowed.
       ...(reasoningEffort === undefined ? {} : { reasoningEffort: reasoningEffort as never }),

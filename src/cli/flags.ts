@@ -1,6 +1,15 @@
 /** Options of the command line, and what they mean to the SDK. */
-import type { Device, LoadOptions, ModelDType, MtpOptions, SpeculationOptions } from '../core/sdk/options.ts';
-import type { SamplingParams } from '../core/sdk/request.ts';
+import type { LoraAdapterSpec } from '../core/sdk/adapters.ts';
+import type {
+  CacheOptions,
+  Device,
+  LoadOptions,
+  ModelDType,
+  MtpOptions,
+  SpeculationOptions,
+} from '../core/sdk/options.ts';
+import type { AdapterSelection, SamplingParams } from '../core/sdk/request.ts';
+import type { XLoraOptions } from '../core/sdk/xlora.ts';
 
 export interface ModelFlags {
   readonly model?: string;
@@ -11,6 +20,18 @@ export interface ModelFlags {
   readonly adapter?: string;
   readonly simd?: string;
   readonly dtype?: string;
+  readonly isq?: string;
+  readonly expertsOnly?: boolean;
+  readonly imatrix?: string;
+  readonly calibrationFile?: string;
+  readonly topology?: string;
+  readonly lora?: readonly LoraAdapterSpec[];
+  readonly legacyLora?: string;
+  readonly legacyLoraOrder?: string;
+  readonly xlora?: string;
+  readonly xloraOrder?: string;
+  readonly tgtNonGranularIndex?: number;
+  readonly cacheType?: string;
   readonly draftModel?: string;
   readonly draftTokens?: number;
   readonly lookup?: boolean;
@@ -20,6 +41,7 @@ export interface ModelFlags {
 }
 
 export interface RunFlags extends ModelFlags {
+  readonly loraAdapter?: string;
   readonly system?: string;
   readonly raw?: boolean;
   readonly maxTokens?: number;
@@ -50,10 +72,28 @@ export function loadOptions(flags: ModelFlags): LoadOptions {
     adapter: flags.adapter,
     simd: flags.simd as LoadOptions['simd'],
     dtype: flags.dtype as ModelDType | undefined,
+    isq: flags.isq,
+    mixtureQexpertsIsq: flags.expertsOnly,
+    imatrix: flags.imatrix,
+    calibrationFile: flags.calibrationFile,
+    topologyFromPath: flags.topology,
+    loraAdapters: flags.lora,
+    legacyLora: mixOf(flags.legacyLora, flags.legacyLoraOrder),
+    xlora: xloraOf(flags),
+    pagedAttn: flags.cacheType === undefined ? undefined : { cacheType: flags.cacheType as CacheOptions['cacheType'] },
     draftModel: flags.draftModel,
     mtp: mtpOf(flags),
     speculation: speculationOf(flags),
   };
+}
+
+function mixOf(modelId: string | undefined, ordering: string | undefined) {
+  return modelId === undefined ? undefined : { modelId, ...(ordering === undefined ? {} : { ordering }) };
+}
+
+function xloraOf({ xlora, xloraOrder, tgtNonGranularIndex: index }: ModelFlags): XLoraOptions | undefined {
+  const mix = mixOf(xlora, xloraOrder);
+  return mix && { ...mix, ...(index === undefined ? {} : { tgtNonGranularIndex: index }) };
 }
 
 function speculationOf({ lookup, draftTokens }: ModelFlags): SpeculationOptions | undefined {
@@ -63,6 +103,11 @@ function speculationOf({ lookup, draftTokens }: ModelFlags): SpeculationOptions 
 function mtpOf({ mtp, mtpModel, mtpNPredict }: ModelFlags): MtpOptions | undefined {
   const asked = mtp === true || mtpModel !== undefined || mtpNPredict !== undefined;
   return asked ? { model: mtpModel, nPredict: mtpNPredict } : undefined;
+}
+
+/** The adapter that answers: the one asked for, or the first that was loaded. */
+export function adapterOf({ loraAdapter, lora }: RunFlags): AdapterSelection | undefined {
+  return loraAdapter ?? lora?.[0]?.alias;
 }
 
 /** Sampling asked for on the command line, or `undefined` when nothing was. */

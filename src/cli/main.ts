@@ -1,6 +1,6 @@
 /** The command line: reads options, loads the command asked for, and turns its outcome into an exit status. */
 import { Command, CommanderError } from 'commander';
-import { names, real, typeList, whole, wholeList } from './args.ts';
+import { adapterSpec, names, real, typeList, whole, wholeList } from './args.ts';
 import type { BenchFlags } from './bench.ts';
 import { exitCodeOf, failureText } from './exit.ts';
 import type { RunFlags } from './flags.ts';
@@ -22,6 +22,22 @@ function modelOptions(command: Command): Command {
     .option('--adapter <name>', 'part of the name of the GPU adapter to take; "software" for one on the processor')
     .option('--simd <level>', 'auto, relaxed, simd or off')
     .option('--dtype <type>', 'auto keeps the stored formats, f32 computes exactly')
+    .option('--isq <type>', 'quantize while loading: Q4K, Q8_0, … or a number of bits')
+    .option('--imatrix <file>', 'with --isq: importance of weights, an imatrix of llama.cpp or a .cimatrix file')
+    .option('--calibration-file <file>', 'with --isq: a text to measure that importance on')
+    .option('--topology <file>', 'types of single layers and weights')
+    .option('--experts-only', 'with --isq: quantize routed experts only')
+    .option('--cache-type <type>', 'of keys and values: auto, f32, f16 or q8_0')
+    .option(
+      '--lora <alias=source>',
+      'load a LoRA adapter (a folder or hub repository); may be given again',
+      adapterSpec,
+    )
+    .option('--legacy-lora <model>', 'adapters to add to the model for good')
+    .option('--legacy-lora-order <file>', 'their ordering file')
+    .option('--xlora <model>', 'adapters that a classifier mixes for every token')
+    .option('--xlora-order <file>', 'their ordering file')
+    .option('--tgt-non-granular-index <n>', 'with --xlora: keep the mixture from this token of an answer on', whole(0))
     .option('--draft-model <model>', 'a smaller model with the same tokens that guesses ahead; same answers, sooner')
     .option('--draft-tokens <n>', 'tokens that the draft model guesses ahead; 4 when absent', whole(1, 64))
     .option('--mtp', 'guess tokens ahead with the prediction head inside the checkpoint; same answers, sooner')
@@ -39,6 +55,7 @@ export function program(): Command {
 
   modelOptions(root.command('run').description('chat with a model, or answer one prompt'))
     .argument('[prompt...]', 'the question; without it, a chat (or the text on stdin, where that is no terminal)')
+    .option('--lora-adapter <alias>', 'the adapter that answers; the first of --lora when absent')
     .option('--system <text>', 'system message')
     .option('--raw', 'continue the prompt as it is, without a chat template')
     .option('-n, --max-tokens <n>', 'longest answer; up to the end of the context when absent', whole(1, MAX_TOKENS))
@@ -69,7 +86,6 @@ export function program(): Command {
     .option('--parallel <n>', 'sequences decoding together', whole(1, 4096), 1)
     .option('--reps <n>', 'repetitions; the medians are reported', whole(1, 1000), 3)
     .option('--json', 'one JSON object on stdout')
-    .option('--isq <type>', 'quantize while loading: Q4K, Q8_0, … or a number of bits')
     .option('--perplexity <file>', 'how well the model foretells this text, instead of speed')
     .option('--chunk <n>', 'with --perplexity: tokens of one window; 1024 when absent', whole(1, MAX_TOKENS))
     .option(

@@ -1,7 +1,7 @@
 /** `tramontane bench --perplexity FILE`: how well a model foretells a text, and how far it is from a reference model. */
 import { ConfigError } from '../core/errors.ts';
 import type { Model } from '../core/sdk/model.ts';
-import type { PerplexityReport, PerplexitySummary } from '../index.ts';
+import type { LoadOptions, PerplexityReport, PerplexitySummary } from '../index.ts';
 import { EMBEDDED_MODEL, loadModel, measurePerplexity } from '../index.ts';
 import type { ModelFlags } from './flags.ts';
 import { loadOptions } from './flags.ts';
@@ -10,7 +10,6 @@ import { commit } from './version.ts';
 
 export interface PerplexityFlags extends ModelFlags {
   readonly json?: boolean;
-  readonly isq?: string;
   readonly chunk?: number;
   readonly stride?: number;
   readonly maxChunks?: number;
@@ -25,7 +24,7 @@ export async function perplexity(flags: PerplexityFlags, file: string): Promise<
   const text = await readFile(file, 'utf8');
   const name = flags.model ?? EMBEDDED_MODEL.name;
   await using models = new Loaded();
-  const model = await models.load(name, loadOptions(flags), flags.isq);
+  const model = await models.load(name, loadOptions(flags));
   const ids = await model.tokenize(text, { addSpecialTokens: false });
   const reference = flags.reference === undefined ? undefined : await models.load(...referenceOf(flags, name));
   if (reference) await checkSameTokens(reference, text, ids);
@@ -53,8 +52,8 @@ export async function perplexity(flags: PerplexityFlags, file: string): Promise<
 class Loaded implements AsyncDisposable {
   readonly #models: Model[] = [];
 
-  async load(name: string, options: ReturnType<typeof loadOptions>, isq: string | undefined): Promise<Model> {
-    const model = await loadModel(name, { ...options, isq, maxNumSeqs: 1, prefixCacheN: 0 });
+  async load(name: string, options: LoadOptions): Promise<Model> {
+    const model = await loadModel(name, { ...options, maxNumSeqs: 1, prefixCacheN: 0 });
     this.#models.push(model);
     return model;
   }
@@ -67,8 +66,9 @@ class Loaded implements AsyncDisposable {
 /** The reference runs where the model does. Files are named for the model; they are meant for the reference if it is the same. */
 function referenceOf(flags: PerplexityFlags, model: string): Parameters<Loaded['load']> {
   const { threads, device, adapter, simd, dtype, file, reference = model } = flags;
-  const options = { threads, device, adapter, simd, dtype, ...(reference === model && { file }) };
-  return [reference, loadOptions(options as ModelFlags), flags.referenceIsq];
+  const isq = flags.referenceIsq;
+  const options = { threads, device, adapter, simd, dtype, isq, ...(reference === model && { file }) };
+  return [reference, loadOptions(options as ModelFlags)];
 }
 
 async function checkSameTokens(reference: Model, text: string, ids: Uint32Array): Promise<void> {

@@ -3,13 +3,11 @@ import { ConfigError } from '../core/errors.ts';
 import { type LoadProgressEvent, type QuantReport, quantizeModel, writeUqff } from '../index.ts';
 import { loadOptions, type ModelFlags } from './flags.ts';
 
-export interface QuantizeFlags extends ModelFlags {
+type SharedFlags = 'model' | 'file' | 'threads' | 'imatrix' | 'calibrationFile' | 'topology' | 'expertsOnly';
+
+export interface QuantizeFlags extends Pick<ModelFlags, SharedFlags> {
   readonly isq?: readonly string[];
   readonly output?: string;
-  readonly imatrix?: string;
-  readonly calibrationFile?: string;
-  readonly topology?: string;
-  readonly expertsOnly?: boolean;
   readonly readme?: boolean;
   readonly uqffBaseModel?: string;
   readonly uqffRepoId?: string;
@@ -25,17 +23,12 @@ const STAGES: Readonly<Record<string, string>> = {
 };
 
 export async function quantize(flags: QuantizeFlags): Promise<void> {
-  const { output, quiet, isq = [] } = flags;
+  const { output, quiet, isq = [], ...shared } = flags;
   if (output === undefined)
     throw new ConfigError('-o: expected a .gguf or .uqff file, or a folder for UQFF files, got none');
-  const { files, threads } = loadOptions(flags);
   const model = flags.model ?? 'smollm2-135m-instruct';
   const options = {
-    ...{ files, threads },
-    imatrix: flags.imatrix,
-    calibrationFile: flags.calibrationFile,
-    topologyFromPath: flags.topology,
-    mixtureQexpertsIsq: flags.expertsOnly,
+    ...loadOptions(shared),
     onProgress: progress(quiet === true),
   };
   let reports: readonly QuantReport[];

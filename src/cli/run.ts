@@ -5,7 +5,7 @@ import { EMBEDDED_MODEL, loadModel } from '../index.ts';
 import { answer } from './answer.ts';
 import { INTERRUPTED } from './exit.ts';
 import type { RunFlags } from './flags.ts';
-import { loadOptions, samplingOf } from './flags.ts';
+import { adapterOf, loadOptions, samplingOf } from './flags.ts';
 import { ProgressBar } from './terminal.ts';
 
 /** Answers once or chats; the result is the exit status. */
@@ -37,7 +37,9 @@ export async function run(prompt: string, flags: RunFlags): Promise<number> {
     }
     const { thinking, reasoningEffort, seed } = flags;
     const limits = flags.maxTokens === undefined ? {} : { maxLen: flags.maxTokens };
+    const adapter = adapterOf(flags);
     const common = {
+      ...(adapter === undefined ? {} : { adapter }),
       sampling: { ...(samplingOf(flags) ?? { topK: 1 }), ...limits },
       ...(seed === undefined ? {} : { seed }),
     };

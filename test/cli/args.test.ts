@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { names, real, typeList, whole, wholeList } from '../../src/cli/args.ts';
+import { adapterSpec, names, real, typeList, whole, wholeList } from '../../src/cli/args.ts';
 import { exitCodeOf, failureText } from '../../src/cli/exit.ts';
-import { loadOptions } from '../../src/cli/flags.ts';
+import { adapterOf, loadOptions } from '../../src/cli/flags.ts';
 import { program } from '../../src/cli/main.ts';
 import { AbortError, ModelLoadError } from '../../src/core/errors.ts';
 
@@ -41,6 +41,32 @@ describe('option values', () => {
   });
 });
 
+describe('flags of quantization and adapters', () => {
+  it('are the options of the SDK', () => {
+    expect(loadOptions({})).toMatchObject({ isq: undefined, loraAdapters: undefined, xlora: undefined });
+    const flags = { isq: 'Q4K', imatrix: 'i', topology: 't', expertsOnly: true, cacheType: 'q8_0' };
+    expect(loadOptions(flags)).toMatchObject({
+      ...{ isq: 'Q4K', imatrix: 'i', topologyFromPath: 't', mixtureQexpertsIsq: true },
+      pagedAttn: { cacheType: 'q8_0' },
+    });
+    expect(loadOptions({ xlora: 'x', xloraOrder: 'o', tgtNonGranularIndex: 2 }).xlora).toEqual({
+      ...{ modelId: 'x', ordering: 'o', tgtNonGranularIndex: 2 },
+    });
+    expect(loadOptions({ legacyLora: 'l' }).legacyLora).toEqual({ modelId: 'l' });
+  });
+
+  it('name adapters, the first of which answers unless another is asked for', () => {
+    const lora = adapterSpec('b=x=y', adapterSpec('a=dir'));
+    expect(lora).toEqual([
+      { alias: 'a', source: 'dir' },
+      { alias: 'b', source: 'x=y' },
+    ]);
+    expect(loadOptions({ lora }).loraAdapters).toEqual(lora);
+    expect([adapterOf({}), adapterOf({ lora }), adapterOf({ lora, loraAdapter: 'b' })]).toEqual([undefined, 'a', 'b']);
+    for (const text of ['a', '=dir', 'a=']) expect(() => adapterSpec(text)).toThrow(/ALIAS=SOURCE/);
+  });
+});
+
 describe('flags that ask for guesses', () => {
   it('are the options of the SDK', () => {
     expect(loadOptions({})).toMatchObject({ mtp: undefined, draftModel: undefined, speculation: undefined });
@@ -62,6 +88,7 @@ describe('the command line', () => {
     [['bench', '--serving', '0'], '--serving'],
     [['run', '-f', ';', 'hi'], '--file'],
     [['run', '--from-uqff', '', 'hi'], '--from-uqff'],
+    [['run', '--lora', 'alias', 'hi'], '--lora'],
     [['quantize', '--isq', ','], '--isq'],
     [['fly'], 'fly'],
   ])('%j: exit status 2, and the option is named', async (argv, name) => {
