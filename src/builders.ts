@@ -137,6 +137,16 @@ export class UqffTextModelBuilder extends TextModelBuilder {
   }
 }
 
+/** What stands behind the base: see `AnyMoeOptions`. */
+type AnyMoeParts = [
+  config: AnyMoeConfig,
+  dataset: string | undefined,
+  prefix: string,
+  mlp: string,
+  modelIds: readonly AdapterInput[],
+  layers: readonly number[],
+];
+
 /** Loads a model with MLPs of other checkpoints beside its own, and gates that choose between them. */
 export class AnyMoeModelBuilder {
   readonly #model: ModelBuilder;
@@ -151,30 +161,17 @@ export class AnyMoeModelBuilder {
    * `dataset`: the path of the file that the gates are trained on, where they are. What `base` says of the importance of its
    * weights is left out.
    */
-  static fromTextBuilder(
-    base: TextModelBuilder,
-    config: AnyMoeConfig,
-    dataset: string | undefined,
-    prefix: string,
-    mlp: string,
-    modelIds: readonly AdapterInput[],
-    layers: readonly number[],
-  ): AnyMoeModelBuilder {
-    const model = base.without('imatrix', 'calibrationFile');
-    return new AnyMoeModelBuilder(model, { config, datasetPath: dataset, prefix, mlp, modelIds, layers });
+  static fromTextBuilder(base: TextModelBuilder, ...parts: AnyMoeParts): AnyMoeModelBuilder {
+    return AnyMoeModelBuilder.#of(base.without('imatrix', 'calibrationFile'), parts);
   }
 
   /** The same for a GGUF model. */
-  static fromGgufBuilder(
-    base: GgufModelBuilder,
-    config: AnyMoeConfig,
-    dataset: string | undefined,
-    prefix: string,
-    mlp: string,
-    modelIds: readonly AdapterInput[],
-    layers: readonly number[],
-  ): AnyMoeModelBuilder {
-    return new AnyMoeModelBuilder(base, { config, datasetPath: dataset, prefix, mlp, modelIds, layers });
+  static fromGgufBuilder(base: GgufModelBuilder, ...parts: AnyMoeParts): AnyMoeModelBuilder {
+    return AnyMoeModelBuilder.#of(base, parts);
+  }
+
+  static #of(model: ModelBuilder, [config, datasetPath, prefix, mlp, modelIds, layers]: AnyMoeParts) {
+    return new AnyMoeModelBuilder(model, { config, datasetPath, prefix, mlp, modelIds, layers });
   }
 
   /** Loads the model and its experts, and trains the gates or reads them. Rejects as `ModelBuilder.build`. */

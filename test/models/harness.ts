@@ -32,6 +32,17 @@ export const backends: readonly TestBackend[] = [
 export const fixtures = new URL('../fixtures/models/', import.meta.url);
 export const codec = { dequantizeInto };
 
+/** Of `../fixtures/mtp`. */
+export const FAMILIES_WITH_HEADS: readonly string[] = [
+  'qwen3_next',
+  'qwen3_5_text',
+  'qwen3_5_moe_text',
+  'deepseek_v3',
+  'glm4_moe',
+  'glm4_moe_lite',
+  'ernie4_5_moe',
+];
+
 const MAX_BLOCKS = 12;
 
 export interface Prompt {

@@ -2,6 +2,7 @@
 import { rmSync } from 'node:fs';
 import { afterEach, describe, expect, it } from 'vitest';
 import * as api from '../../src/index.ts';
+import { FAMILIES_WITH_HEADS } from '../models/harness.ts';
 import { fixture, headedModel } from './headedModel.ts';
 
 const opened: api.Model[] = [];
@@ -36,15 +37,7 @@ async function answers(model: api.Model): Promise<number[][]> {
 }
 
 describe('answers with a head are those without', () => {
-  it.each([
-    'qwen3_next',
-    'qwen3_5_text',
-    'qwen3_5_moe_text',
-    'deepseek_v3',
-    'glm4_moe',
-    'glm4_moe_lite',
-    'ernie4_5_moe',
-  ])('%s', async (name) => {
+  it.each(FAMILIES_WITH_HEADS)('%s', async (name) => {
     const folder = await headed(name);
     const alone = await answers(await load(folder));
     // Alone, in pieces, with so little memory that requests give theirs up, and behind lookups.

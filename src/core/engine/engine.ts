@@ -19,6 +19,7 @@ import { EventQueue } from './events.ts';
 import { HostTurns } from './host.ts';
 import { LengthRules } from './lengths.ts';
 import { type EngineLimits, resolveLimits } from './limits.ts';
+import { Pauses } from './pauses.ts';
 import type { Plan } from './plan.ts';
 import { RowViews } from './rows.ts';
 import { GenerationRun, RawRun } from './run.ts';
@@ -69,8 +70,7 @@ export class Engine {
   readonly #turns = new HostTurns();
 
   readonly #runs = new Map<SequenceGroup, Run>();
-  /** Run between two steps. */
-  readonly #pauses = new Map<() => Promise<void>, (error: unknown) => void>();
+  readonly #pauses = new Pauses();
   readonly #tasks = new Map<ControlTask, (error: unknown) => void>();
   /** Started requests that end before the next step. */
   readonly #canceled = new Set<GenerationRun | RawRun>();
@@ -186,12 +186,11 @@ export class Engine {
   }
 
   /** Runs a task as soon as no step runs, and the next step after it. Requests go on as if nothing had been. */
-  betweenSteps<T>(task: () => Promise<T>): Promise<T> {
-    return new Promise((resolve, reject) => {
-      if (this.#disposed) throw new ChannelError('engine: it was disposed while the call was waiting');
-      this.#pauses.set(() => task().then(resolve, reject), reject);
-      this.#wake();
-    });
+  async betweenSteps<T>(task: () => Promise<T>): Promise<T> {
+    this.#checkOpen();
+    const done = this.#pauses.add(task);
+    this.#wake();
+    return done;
   }
 
   /** Later requests compute everything anew, and share nothing with those that run: the model has changed under them. */
@@ -231,8 +230,7 @@ export class Engine {
       reject(error);
     }
     this.#tasks.clear();
-    for (const reject of this.#pauses.values()) reject(error);
-    this.#pauses.clear();
+    this.#pauses.refuse(error);
     await this.#loop;
   }
 
@@ -387,8 +385,8 @@ export class Engine {
       for (const run of this.#canceled) this.#endCanceled(run);
       if (plan === undefined) {
         if (this.#disposed) return this.#rest();
-        if (this.#pauses.size > 0) {
-          await this.#runPauses();
+        if (this.#pauses.waiting) {
+          await this.#pauses.run();
           continue;
         }
         const task = this.#scheduler.takeTask();
@@ -406,7 +404,7 @@ export class Engine {
         }
         plan = this.#scheduler.schedule();
         if (plan.count === 0) {
-          if (this.#pauses.size === 0) return this.#rest();
+          if (!this.#pauses.waiting) return this.#rest();
           plan = undefined;
           continue;
         }
@@ -439,13 +437,6 @@ export class Engine {
   #rest(): void {
     this.#looping = false;
     this.#turns.close();
-  }
-
-  async #runPauses(): Promise<void> {
-    for (const [task] of this.#pauses) {
-      this.#pauses.delete(task);
-      await task();
-    }
   }
 
   async #runTask(task: ControlTask): Promise<void> {
@@ -483,7 +474,7 @@ export class Engine {
    */
   #mayRunAhead(plan: Plan): boolean {
     if (this.#need !== 1 || this.#runner.stateSlots || this.#options.noKvCache || this.#speculation) return false;
-    if (this.#disposed || this.#canceled.size > 0 || this.#pauses.size > 0 || !this.#scheduler.canPlanAhead)
+    if (this.#disposed || this.#canceled.size > 0 || this.#pauses.waiting || !this.#scheduler.canPlanAhead)
       return false;
     if (this.#runner.contended) return false;
     for (let i = 0; i < plan.count; i++) {
